@@ -1,0 +1,289 @@
+package secret
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func mustNew(t *testing.T, n int) *Buffer {
+	t.Helper()
+	b, err := New(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Wipe)
+	return b
+}
+
+func TestNewIsZeroAlignedAndWritable(t *testing.T) {
+	page := os.Getpagesize()
+	for _, n := range []int{1, 32, 63, 64, 65, page - 1, page, page + 1, 3 * page} {
+		b := mustNew(t, n)
+		p := b.Bytes()
+		if len(p) != n || b.Len() != n {
+			t.Fatalf("New(%d): Bytes has %d, Len is %d", n, len(p), b.Len())
+		}
+		if cap(p) != n {
+			t.Errorf("New(%d): capacity %d lets an append run on", n, cap(p))
+		}
+		addr := uintptr(unsafe.Pointer(&p[0]))
+		if addr%64 != 0 {
+			t.Errorf("New(%d): starts at %#x, not on 64 bytes", n, addr)
+		}
+		if gap := -(addr + uintptr(n)) % uintptr(page); gap >= 64 {
+			t.Errorf("New(%d): ends %d bytes before the guard page, want fewer than 64", n, gap)
+		}
+		if !bytes.Equal(p, make([]byte, n)) {
+			t.Errorf("New(%d): not zero", n)
+		}
+		for i := range p {
+			p[i] = 0xa5
+		}
+	}
+	for _, n := range []int{0, -1} {
+		if _, err := New(n); err == nil {
+			t.Errorf("New(%d) succeeded", n)
+		}
+	}
+}
+
+// faults reports whether reading the byte at addr is a memory fault.
+func faults(addr uintptr) (fault bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { fault = recover() != nil }()
+	// Not Go memory, so hidden from vet's and checkptr's rules on purpose.
+	sink = **(**byte)(unsafe.Pointer(&addr))
+	return false
+}
+
+var sink byte
+
+func TestGuardPagesFaultOnBothSides(t *testing.T) {
+	page := uintptr(os.Getpagesize())
+	b := mustNew(t, 100)
+	start := uintptr(unsafe.Pointer(&b.Bytes()[0]))
+	end := (start + 100 + page - 1) &^ (page - 1)
+	if faults(start) || faults(end-1) {
+		t.Fatal("the data page itself faults")
+	}
+	if !faults(end) {
+		t.Error("the page behind the data is readable")
+	}
+	if !faults(end - page - 1) {
+		t.Error("the page before the data is readable")
+	}
+}
+
+func TestWipeZeroesBeforeUnmapping(t *testing.T) {
+	// Wipe hands the mapping back, so what it did to the bytes is watched through
+	// the package function on the same memory.
+	b := mustNew(t, 64)
+	p := b.Bytes()
+	copy(p, "0123456789abcdef")
+	Wipe(p)
+	if !bytes.Equal(p, make([]byte, 64)) {
+		t.Errorf("after Wipe(bytes): %x", p)
+	}
+	addr := uintptr(unsafe.Pointer(&p[0]))
+	b.Wipe()
+	if b.Bytes() != nil || !b.Wiped() {
+		t.Error("Bytes is not nil after Wipe")
+	}
+	if b.Len() != 64 {
+		t.Errorf("Len after Wipe: %d, want 64", b.Len())
+	}
+	if !faults(addr) {
+		t.Error("memory is still mapped after Wipe")
+	}
+}
+
+func TestWipeIsIdempotentAndConcurrent(t *testing.T) {
+	b := mustNew(t, 64)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(b.Wipe)
+	}
+	wg.Wait()
+	b.Wipe()
+	(*Buffer)(nil).Wipe()
+}
+
+func TestCopyWipesItsSource(t *testing.T) {
+	src := []byte("a key that must not stay here")
+	want := bytes.Clone(src)
+	b, err := Copy(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Wipe()
+	if !bytes.Equal(src, make([]byte, len(src))) {
+		t.Errorf("source still holds %q", src)
+	}
+	if !b.Equal(want) || b.Equal(want[1:]) {
+		t.Errorf("copy holds %q, want %q", b.Bytes(), want)
+	}
+}
+
+func TestReadFromTakesUpToMax(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		r       io.Reader
+		max     int
+		want    string
+		wantErr string
+	}{
+		{"short", strings.NewReader("abc"), 64, "abc", ""},
+		{"exact", strings.NewReader("abcd"), 4, "abcd", ""},
+		{"one byte at a time", iotest.OneByteReader(strings.NewReader("abcdef")), 8, "abcdef", ""},
+		{"too long", strings.NewReader("abcde"), 4, "", "more than 4 bytes"},
+		{"empty", strings.NewReader(""), 4, "", "nothing to read"},
+		{"broken", iotest.ErrReader(errors.New("pipe burst")), 4, "", "pipe burst"},
+		{"no room asked", strings.NewReader("a"), 0, "", "at least one byte"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b, err := ReadFrom(tc.r, tc.max)
+			if tc.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.wantErr) {
+					t.Fatalf("error %v, want one with %q", err, tc.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Wipe()
+			if string(b.Bytes()) != tc.want {
+				t.Errorf("read %q, want %q", b.Bytes(), tc.want)
+			}
+		})
+	}
+}
+
+func TestNoPrintedFormShowsBytes(t *testing.T) {
+	const plain = "hunter2!"
+	b, err := Copy([]byte(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Wipe()
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("key", "k", b)
+	js, err := json.Marshal(map[string]any{"k": b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type holder struct{ K *Buffer }
+	for what, s := range map[string]string{
+		"%v": fmt.Sprintf("%v", b), "%+v": fmt.Sprintf("%+v", b), "%#v": fmt.Sprintf("%#v", b),
+		"%s": fmt.Sprintf("%s", b), "%q": fmt.Sprintf("%q", b), "%x": fmt.Sprintf("%x", b), "%d": fmt.Sprintf("%d", b),
+		"field": fmt.Sprintf("%+v", holder{b}), "String": b.String(), "json": string(js), "slog": log.String(),
+	} {
+		if !strings.Contains(s, "secret(8 bytes)") {
+			t.Errorf("%s prints %q, want secret(8 bytes)", what, s)
+		}
+		for _, leak := range []string{plain, "68756e74", "68 75 6e", "104 117"} {
+			if strings.Contains(s, leak) {
+				t.Errorf("%s shows the secret: %q", what, s)
+			}
+		}
+	}
+}
+
+// smaps returns what the kernel tells about the mapping that holds addr.
+func smaps(t *testing.T, addr uintptr) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skip("no smaps: ", err)
+	}
+	fields := map[string]string{}
+	in := false
+	for line := range strings.Lines(string(text)) {
+		var lo, hi uintptr
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &lo, &hi); n == 2 {
+			in = lo <= addr && addr < hi
+		} else if name, val, ok := strings.Cut(line, ":"); ok && in {
+			fields[name] = strings.TrimSpace(val)
+		}
+	}
+	return fields
+}
+
+func TestMemoryIsLockedAndOutOfDumpsAndForks(t *testing.T) {
+	b := mustNew(t, 64)
+	f := smaps(t, uintptr(unsafe.Pointer(&b.Bytes()[0])))
+	// lo: locked, dd: do not dump, wf: wipe on fork (proc_pid_smaps(5)).
+	flags := strings.Fields(f["VmFlags"])
+	for _, want := range []string{"lo", "dd", "wf"} {
+		found := false
+		for _, have := range flags {
+			found = found || have == want
+		}
+		if !found {
+			t.Errorf("VmFlags %v lack %q", flags, want)
+		}
+	}
+	if f["Locked"] == "0 kB" {
+		t.Error("nothing is locked")
+	}
+}
+
+// With no right to lock memory, New must say what to raise. The limit is lowered
+// in a child: root ignores it, so the child also drops to another user.
+func TestLockFailureNamesTheLimitAndTheWayOut(t *testing.T) {
+	if os.Getenv("SECRET_TEST_CHILD") == "1" {
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 0, Max: 0}); err != nil {
+			t.Fatal(err)
+		}
+		if os.Getuid() == 0 {
+			dropIPCLock(t)
+		}
+		_, err := New(64)
+		fmt.Println("result:", err)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestLockFailureNamesTheLimitAndTheWayOut$")
+	cmd.Env = append(os.Environ(), "SECRET_TEST_CHILD=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("child: %v\n%s", err, out)
+	}
+	for _, want := range []string{"RLIMIT_MEMLOCK is 0 bytes", "ulimit -l", "LimitMEMLOCK=", "CAP_IPC_LOCK"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("error does not name %q:\n%s", want, out)
+		}
+	}
+}
+
+// dropIPCLock gives up CAP_IPC_LOCK on the calling thread, which the test
+// goroutine never leaves.
+func dropIPCLock(t *testing.T) {
+	runtime.LockOSThread()
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	const bit = 1 << unix.CAP_IPC_LOCK
+	data[0].Effective &^= bit
+	data[0].Permitted &^= bit
+	data[0].Inheritable &^= bit
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+}
