@@ -1,0 +1,182 @@
+// Package xts is AES-XTS (IEEE 1619-2007) for runs of consecutive data units
+// whose length is a multiple of the AES block: no ciphertext stealing, which
+// storage never needs.
+//
+// There are several implementations behind one type, with the same results:
+//
+//	vaes     VAES on 256-bit registers, sixteen blocks in flight (amd64)
+//	aesni    AES-NI and AVX, eight blocks in flight (amd64)
+//	generic  portable Go, bitsliced, any data unit size
+//
+// The first that the CPU supports is chosen when the program starts. The
+// environment variable KEYWAY_XTS=name chooses another one, for measurements
+// and for a CPU that misbehaves; a name that cannot be had makes New fail. The
+// build tag purego leaves only generic.
+//
+// All of them run in constant time and keep every round key in memory of package
+// secret, which Wipe erases.
+package xts
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+)
+
+const blockLen = 16
+
+// engine is one key under one implementation. dst and src have the same length,
+// a multiple of the unit, above 0.
+type engine interface {
+	crypt(dst, src []byte, dun [2]uint64, decrypt bool)
+	wipe()
+}
+
+type implementation struct {
+	name string
+	// multiple: unit sizes that are a multiple of this many bytes are served;
+	// generic takes the others.
+	multiple  int
+	supported func() bool
+	open      func(key []byte, unit int) (engine, error)
+}
+
+// implementations, the best first.
+var implementations = append(native(), implementation{
+	"generic", blockLen, func() bool { return true }, newGeneric,
+})
+
+// chosen serves New; chooseErr says why the forced one cannot.
+var chosen, chooseErr = choose(os.Getenv("KEYWAY_XTS"))
+
+func choose(force string) (implementation, error) {
+	for _, im := range implementations {
+		if im.supported() && (force == "" || force == im.name) {
+			return im, nil
+		}
+	}
+	return implementation{}, fmt.Errorf("xts: KEYWAY_XTS=%q: this CPU has %s: unset it or name one of these",
+		force, strings.Join(Implementations(), ", "))
+}
+
+// Implementations names those that this CPU supports, the best first.
+func Implementations() []string {
+	var names []string
+	for _, im := range implementations {
+		if im.supported() {
+			names = append(names, im.name)
+		}
+	}
+	return names
+}
+
+// Implementation names the one that New uses; it is empty if KEYWAY_XTS names
+// none that works here.
+func Implementation() string { return chosen.name }
+
+// Cipher is an expanded key. Encrypt and Decrypt may be called from many
+// goroutines at once; none may be running when Wipe is called, or follow it.
+type Cipher struct {
+	e    engine // nil once wiped
+	unit int
+}
+
+// New expands key for data units of unit bytes, a multiple of 16, by the best
+// implementation. The key is 32, 48 or 64 bytes (two AES-128, AES-192 or AES-256
+// keys, the one for the data first) and stays the caller's. Equal halves are
+// accepted, as dm-crypt does; who must refuse them asks WeakKey.
+func New(key []byte, unit int) (*Cipher, error) {
+	if chooseErr != nil {
+		return nil, chooseErr
+	}
+	return open(chosen, key, unit)
+}
+
+// NewWith is New with the named implementation.
+func NewWith(name string, key []byte, unit int) (*Cipher, error) {
+	for _, im := range implementations {
+		if im.name == name && im.supported() {
+			return open(im, key, unit)
+		}
+	}
+	return nil, fmt.Errorf("xts: no implementation %q: this CPU has %s", name, strings.Join(Implementations(), ", "))
+}
+
+func open(im implementation, key []byte, unit int) (*Cipher, error) {
+	switch len(key) {
+	case 32, 48, 64:
+	default:
+		return nil, fmt.Errorf("xts: key of %d bytes: must be 32, 48 or 64", len(key))
+	}
+	if unit <= 0 || unit%blockLen != 0 {
+		return nil, fmt.Errorf("xts: data unit of %d bytes: must be a multiple of %d", unit, blockLen)
+	}
+	if unit%im.multiple != 0 {
+		im.open = newGeneric
+	}
+	e, err := im.open(key, unit)
+	if err != nil {
+		return nil, fmt.Errorf("xts: %w", err)
+	}
+	return &Cipher{e, unit}, nil
+}
+
+// WeakKey reports in constant time whether the two halves of key are equal,
+// which lets an attacker forge (Rogaway 2004; refused by FIPS 140 IG C.I and by
+// the kernel's fscrypt). A key of odd length is weak too.
+func WeakKey(key []byte) bool {
+	half := len(key) / 2
+	return len(key)%2 != 0 || subtle.ConstantTimeCompare(key[:half], key[half:]) == 1
+}
+
+// Encrypt encrypts src, whole data units, into dst, at least as long. They are
+// the same memory or do not overlap. tweak is the number of the first data unit,
+// low half first; unit k has tweak+k modulo 2^128. Breaking these rules, or using
+// a wiped cipher, panics: going on would lose data.
+//
+// Hot: no allocation.
+func (c *Cipher) Encrypt(dst, src []byte, tweak [2]uint64) {
+	if dst, ok := c.check(dst, src); ok {
+		c.e.crypt(dst, src, tweak, false)
+	}
+}
+
+// Decrypt is the inverse of Encrypt, under the same rules.
+//
+// Hot: no allocation.
+func (c *Cipher) Decrypt(dst, src []byte, tweak [2]uint64) {
+	if dst, ok := c.check(dst, src); ok {
+		c.e.crypt(dst, src, tweak, true)
+	}
+}
+
+// check returns dst cut to the length of src, and whether there is work.
+func (c *Cipher) check(dst, src []byte) ([]byte, bool) {
+	if c.e == nil {
+		panic("xts: cipher used after Wipe")
+	}
+	if len(src)%c.unit != 0 {
+		panic("xts: input is not whole data units")
+	}
+	if len(dst) < len(src) {
+		panic("xts: output is shorter than input")
+	}
+	if len(src) == 0 {
+		return nil, false
+	}
+	d, s, n := uintptr(unsafe.Pointer(&dst[0])), uintptr(unsafe.Pointer(&src[0])), uintptr(len(src))
+	if d != s && d < s+n && s < d+n {
+		panic("xts: input and output overlap")
+	}
+	return dst[:len(src)], true
+}
+
+// Wipe erases the round keys. It may be called again.
+func (c *Cipher) Wipe() {
+	if c.e != nil {
+		c.e.wipe()
+		c.e = nil
+	}
+}
