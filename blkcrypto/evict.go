@@ -1,0 +1,73 @@
+package blkcrypto
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// A Place is one line of the receipt of an eviction.
+type Place struct {
+	Holder string // which engine or target, in words of its owner
+	Detail string // where in it: "keyslot 3", "in no keyslot"
+	Err    error  // nil: the key is gone from there
+}
+
+// An Eviction is the receipt of Evict: every place that was ever told the key.
+type Eviction struct {
+	Key    string // the key's name
+	ID     uint64
+	Places []Place
+}
+
+// Err returns nil if the key is gone from every place, else an error that
+// names the first place where it is not.
+func (e Eviction) Err() error {
+	for _, p := range e.Places {
+		if p.Err != nil {
+			return fmt.Errorf("key %q is not evicted from %s: %w", e.Key, p.Holder, p.Err)
+		}
+	}
+	return nil
+}
+
+// Evict makes every new use of k fail with ErrKeyEvicted, waits for the
+// requests that use it, and wipes it from every holder and then from memory.
+// All holders are tried, whatever the others answer. The error is nil only if
+// the key is gone from all; otherwise the key stays unusable and Evict may be
+// called again. Evict of a key that is gone is a success without places.
+func (k *Key) Evict(ctx context.Context) (Eviction, error) {
+	receipt := Eviction{Key: k.name, ID: k.id}
+	select {
+	case k.evicting <- struct{}{}:
+		defer func() { <-k.evicting }()
+	case <-ctx.Done():
+		return receipt, fmt.Errorf("key %q: another eviction of it is under way: %w", k.name, context.Cause(ctx))
+	}
+
+	k.mu.Lock()
+	k.evicted.Store(true)
+	holders := k.holders
+	k.mu.Unlock()
+
+	receipt.Places = make([]Place, len(holders))
+	var wg sync.WaitGroup
+	for i, h := range holders {
+		wg.Go(func() { receipt.Places[i] = h.EvictKey(ctx, k) })
+	}
+	wg.Wait()
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.holders = nil
+	for i, p := range receipt.Places {
+		if p.Err != nil {
+			k.holders = append(k.holders, holders[i])
+		}
+	}
+	if len(k.holders) == 0 && !k.gone {
+		k.bytes.Wipe()
+		k.gone = true
+	}
+	return receipt, receipt.Err()
+}
