@@ -26,5 +26,5 @@ nbd-client -d /dev/nbd0 > /dev/null
 if dmesg | grep -E "nbd0: (.*rror|.*timed out)|I/O error|BUG|Oops"; then exit 1; fi
 echo PASS
 E
-"$VM" -k "$KERNEL" -t "${LIMIT:-600}" -f "$ACC/guest.sh" "${NBD_ARGS[@]}" -e CONNS="$conns" -e BS="$bs" \
+vm -k "$KERNEL" -t "${LIMIT:-600}" -f "$ACC/guest.sh" "${NBD_ARGS[@]}" -e CONNS="$conns" -e BS="$bs" \
 	-e FS="${FS:-ext4}" -e FIO_BYTES="${FIO_BYTES:-8M}" "$job"

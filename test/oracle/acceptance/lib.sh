@@ -1,7 +1,7 @@
 # Sourced on the host by the acceptance scripts.
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 ACC=$ORACLE_SRC/acceptance
-VM=$ORACLE_SRC/vm-run
+vm() { setpriv --pdeathsig KILL "$ORACLE_SRC/vm-run" "$@"; }
 KERNEL=${KERNEL:-stock}
 cleanup=()
 trap 'for p in ${cleanup[@]+"${cleanup[@]}"}; do kill "$p" 2>/dev/null || :; done' EXIT
@@ -22,7 +22,7 @@ nbd_endpoint() {
 		NBD_TLS=
 		sock=${u##*socket=}; u=${u#nbd+unix://}; u=${u%%\?*}; NBD_EXPORT=${u#/}
 		NBD_PORT=$(freeport)
-		socat "TCP-LISTEN:$NBD_PORT,bind=127.0.0.1,fork,reuseaddr,nodelay" "UNIX-CONNECT:$sock" &
+		setpriv --pdeathsig KILL socat "TCP-LISTEN:$NBD_PORT,bind=127.0.0.1,fork,reuseaddr,nodelay" "UNIX-CONNECT:$sock" &
 		cleanup+=($!); sleep 0.3 ;;
 	*) echo "not an NBD URI: $u" >&2; exit 2 ;;
 	esac
