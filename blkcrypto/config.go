@@ -24,7 +24,18 @@ type Config struct {
 	KeyType      KeyType
 	DataUnitSize int // bytes; a power of two, MinDataUnit to MaxDataUnit
 	DUNBytes     int // 1 to the mode's IV size: higher bytes of every DUN are zero
+	Numbering    Numbering
 }
+
+// A Numbering says by how much the numbers of adjoining data units differ.
+type Numbering uint8
+
+const (
+	ByUnit   Numbering = iota // by one: blk-crypto, and dm-crypt with iv_large_sectors
+	BySector                  // by the unit's size in 512-byte sectors: dm-crypt otherwise, and LUKS2
+
+	numNumberings = iota
+)
 
 // Check reports what is wrong with c, or nil.
 func (c Config) Check() error {
@@ -35,6 +46,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("key type %d does not exist", uint8(c.KeyType))
 	case unitIndex(c.DataUnitSize) < 0:
 		return fmt.Errorf("data unit size %d is not a power of two from %d to %d", c.DataUnitSize, MinDataUnit, MaxDataUnit)
+	case c.Numbering >= numNumberings:
+		return fmt.Errorf("numbering %d does not exist", c.Numbering)
 	case c.DUNBytes < 1 || c.DUNBytes > c.Mode.IVSize():
 		return fmt.Errorf("%d DUN bytes: %v takes 1 to %d", c.DUNBytes, c.Mode, c.Mode.IVSize())
 	}
@@ -48,12 +61,31 @@ func (c Config) Fits(d DUN, n uint64) bool {
 	if n == 0 {
 		return true
 	}
-	last, wrapped := d.Add(n - 1)
+	last, wrapped := d.Add((n - 1) << (c.UnitShift() - c.dunShift()))
 	return !wrapped && last.Bytes() <= c.DUNBytes
 }
 
 func (c Config) String() string {
-	return fmt.Sprintf("%v, %v, %d-byte units, %d DUN bytes", c.Mode, c.KeyType, c.DataUnitSize, c.DUNBytes)
+	s := fmt.Sprintf("%v, %v, %d-byte units, %d DUN bytes", c.Mode, c.KeyType, c.DataUnitSize, c.DUNBytes)
+	if c.Numbering == BySector {
+		s += ", numbered by sector"
+	}
+	return s
+}
+
+// DUN returns the number of the data unit n bytes after the one numbered d.
+// n is a multiple of the data unit size.
+func (c Config) DUN(d DUN, n int64) DUN {
+	d, _ = d.Add(uint64(n) >> c.dunShift())
+	return d
+}
+
+// dunShift is log2 of the bytes by which one number advances.
+func (c Config) dunShift() uint {
+	if c.Numbering == BySector {
+		return minUnitShift
+	}
+	return c.UnitShift()
 }
 
 // UnitShift is log2 of the data unit size.

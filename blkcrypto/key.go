@@ -29,7 +29,7 @@ var lastID atomic.Uint64
 // new one at its place (Linux identifies keys by address, which can).
 type Key struct {
 	id    uint64
-	shift uint8 // log2 of the data unit size
+	shift uint8 // log2 of the bytes by which a DUN advances
 	cfg   Config
 	name  string
 	bytes *secret.Buffer
@@ -73,7 +73,7 @@ func newKey(name string, c Config, b *secret.Buffer, weak bool) (*Key, error) {
 		return nil, fmt.Errorf("key %q: %w", name, err)
 	}
 	k := &Key{
-		id: lastID.Add(1), shift: uint8(c.UnitShift()), cfg: c, name: name, bytes: b,
+		id: lastID.Add(1), shift: uint8(c.dunShift()), cfg: c, name: name, bytes: b,
 		evicting: make(chan struct{}, 1),
 	}
 	return k, nil

@@ -6,20 +6,23 @@ import (
 )
 
 // A Profile is a set of supported Configs, as a comparable value: for each
-// mode, key type and data unit size the largest DUNBytes, 0 for none. The set
+// mode, key type, numbering and data unit size the largest DUNBytes, 0 for none. The set
 // is exact: Linux keeps one DUN limit and one mask of key types beside the
 // modes, so that an intersection loses configs that both sides support.
 // The zero Profile supports nothing.
-type Profile [numModes][numKeyTypes][numUnitSizes]uint8
+type Profile [numModes][numKeyTypes * numNumberings][numUnitSizes]uint8
 
 // Supports reports whether c is in the set.
 func (p *Profile) Supports(c Config) bool {
 	u := unitIndex(c.DataUnitSize)
-	if u < 0 || !c.Mode.valid() || !c.KeyType.valid() {
+	if u < 0 || !c.Mode.valid() || !c.KeyType.valid() || c.Numbering >= numNumberings {
 		return false
 	}
-	return c.DUNBytes > 0 && int(p[c.Mode][c.KeyType-1][u]) >= c.DUNBytes
+	return c.DUNBytes > 0 && int(p[c.Mode][c.column()][u]) >= c.DUNBytes
 }
+
+// column is the second index of c in a profile.
+func (c Config) column() int { return int(c.KeyType-1)*numNumberings + int(c.Numbering) }
 
 // Add puts c, and every config with fewer DUN bytes, into the set. It panics
 // on a config that Check refuses.
@@ -27,7 +30,7 @@ func (p *Profile) Add(c Config) {
 	if err := c.Check(); err != nil {
 		panic("blkcrypto: " + err.Error())
 	}
-	e := &p[c.Mode][c.KeyType-1][unitIndex(c.DataUnitSize)]
+	e := &p[c.Mode][c.column()][unitIndex(c.DataUnitSize)]
 	*e = max(*e, uint8(c.DUNBytes))
 }
 
@@ -69,7 +72,7 @@ func (p Profile) Dividing(n int64) Profile {
 func Everything() Profile {
 	p := AllRaw()
 	for m := range p {
-		p[m][HWWrapped-1] = p[m][Raw-1]
+		copy(p[m][numNumberings:], p[m][:numNumberings])
 	}
 	return p
 }
@@ -79,7 +82,8 @@ func AllRaw() Profile {
 	var p Profile
 	for _, m := range Modes() {
 		for _, u := range UnitSizes() {
-			p.Add(Config{m, Raw, u, m.IVSize()})
+			p.Add(Config{Mode: m, KeyType: Raw, DataUnitSize: u, DUNBytes: m.IVSize()})
+			p.Add(Config{Mode: m, KeyType: Raw, DataUnitSize: u, DUNBytes: m.IVSize(), Numbering: BySector})
 		}
 	}
 	return p
@@ -90,10 +94,13 @@ func AllRaw() Profile {
 func (p Profile) Configs() []Config {
 	var all []Config
 	for m := range p {
-		for t := range p[m] {
-			for u, dun := range p[m][t] {
+		for col := range p[m] {
+			for u, dun := range p[m][col] {
 				if dun > 0 {
-					all = append(all, Config{Mode(m), KeyType(t + 1), MinDataUnit << u, int(dun)})
+					all = append(all, Config{
+						Mode: Mode(m), KeyType: KeyType(col/numNumberings + 1), Numbering: Numbering(col % numNumberings),
+						DataUnitSize: MinDataUnit << u, DUNBytes: int(dun),
+					})
 				}
 			}
 		}
@@ -107,7 +114,9 @@ func (p Profile) String() string {
 	}
 	var parts []string
 	for _, c := range p.Configs() {
-		parts = append(parts, fmt.Sprintf("%v/%v/%d/%d", c.Mode, c.KeyType, c.DataUnitSize, c.DUNBytes))
+		if c.Numbering == ByUnit { // the others are the same with dm-crypt's numbering
+			parts = append(parts, fmt.Sprintf("%v/%v/%d/%d", c.Mode, c.KeyType, c.DataUnitSize, c.DUNBytes))
+		}
 	}
 	return strings.Join(parts, " ")
 }
