@@ -1,0 +1,165 @@
+package keyslot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+	"keyway/internal/arena"
+)
+
+// maxBounce bounds the memory that one request takes for ciphertext, in
+// bytes. Above it a write goes down in pieces; 256 KiB is past the size where
+// more would make the medium faster.
+const maxBounce = 256 << 10
+
+// over is a device with an engine in front.
+type over struct {
+	dev block.Device
+	m   *Manager
+
+	// What dev said when it was put here. A reload beneath may change it; then
+	// the choice below costs a pass of the cipher, no more.
+	neverBlocks, writesBlock bool
+}
+
+// Over puts m's engine in front of dev: an inline engine where the medium is
+// emulated, the blk-crypto fallback where it is not. Requests with a context
+// are transformed and go down without it; others pass as they are. The
+// profile of the result is the engine's. Closing it closes dev, not m.
+func Over(dev block.Device, m *Manager) block.Device {
+	i := dev.Info()
+	return &over{dev, m, i.NeverBlocks, i.WritesBlock}
+}
+
+func (o *over) Info() block.Info {
+	i := o.dev.Info()
+	i.Crypto = o.m.Profile()
+	return i
+}
+
+func (o *over) Close() error { return o.dev.Close() }
+
+func (o *over) Under() []block.Span {
+	return []block.Span{{Dev: o.dev, Len: o.dev.Info().Size}}
+}
+
+// Extents are those of the device: what a request without a context reads.
+func (o *over) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
+	return block.Extents(ctx, o.dev, off, n)
+}
+
+// Do performs r. A write is encrypted out of place, or in place with Scratch
+// where nothing below can make it start again; a read is decrypted where it
+// lies, or out of place if the memory is shared.
+//
+// Hot: no allocation.
+func (o *over) Do(ctx context.Context, r block.Request) error {
+	k := r.Crypt.Key
+	if k == nil {
+		return o.dev.Do(ctx, r)
+	}
+	c := k.Config()
+	if !r.Op.HasData() || r.Len&int64(c.DataUnitSize-1) != 0 || int64(r.Data.Len()) != r.Len {
+		return fmt.Errorf("%w: %v of %d bytes with a context of %d-byte data units", block.ErrInvalid, r.Op, r.Len, c.DataUnitSize)
+	}
+	if r.Op == block.OpRead {
+		return o.read(ctx, r)
+	}
+	if r.Flags&block.Scratch != 0 {
+		return o.writeInPlace(ctx, r)
+	}
+	return o.write(ctx, r)
+}
+
+// crypt transforms src to dst and holds a keyslot only meanwhile, so that no
+// request waits for a slot, or for a device, while it has one.
+func (o *over) crypt(ctx context.Context, d Direction, r *block.Request, dst, src block.Segments) error {
+	s, err := o.m.Get(ctx, r.Crypt.Key, r.NoWait())
+	if err != nil {
+		return err
+	}
+	err = s.Crypt(d, r.Crypt.DUN, dst, src)
+	s.Put()
+	return err
+}
+
+func (o *over) read(ctx context.Context, r block.Request) error {
+	down := r
+	down.Crypt = blkcrypto.Context{}
+	if r.Flags&block.Shared != 0 {
+		return o.readShared(ctx, r, down)
+	}
+	if err := o.dev.Do(ctx, down); err != nil {
+		return err
+	}
+	return o.crypt(ctx, Decrypt, &r, r.Data, r.Data)
+}
+
+// readShared keeps ciphertext out of memory that others see.
+func (o *over) readShared(ctx context.Context, r, down block.Request) error {
+	buf := arena.Get(min(maxBounce, int(r.Len)))
+	defer buf.Put()
+	down.Flags &^= block.Shared
+	for done := int64(0); done < r.Len; done += down.Len {
+		part := r.Sub(done, min(maxBounce, r.Len-done))
+		down.Off, down.Len = part.Off, part.Len
+		down.Data = block.Bytes(buf.Bytes()[:part.Len])
+		if err := o.dev.Do(ctx, down); err != nil {
+			return err
+		}
+		if err := o.crypt(ctx, Decrypt, &part, part.Data, down.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeInPlace encrypts the caller's memory. If the device then asks to be
+// called again, the memory must be as it was: it is decrypted again.
+func (o *over) writeInPlace(ctx context.Context, r block.Request) error {
+	if r.NoWait() && !o.neverBlocks {
+		return o.write(ctx, r)
+	}
+	if err := o.crypt(ctx, Encrypt, &r, r.Data, r.Data); err != nil {
+		return err
+	}
+	down := r
+	down.Crypt = blkcrypto.Context{}
+	err := o.dev.Do(ctx, down)
+	if errors.Is(err, block.ErrWouldBlock) {
+		again := r
+		again.Flags &^= block.NoWait
+		if undo := o.crypt(context.WithoutCancel(ctx), Decrypt, &again, r.Data, r.Data); undo != nil {
+			return undo
+		}
+	}
+	return err
+}
+
+// write encrypts into memory of our own.
+func (o *over) write(ctx context.Context, r block.Request) error {
+	if r.NoWait() && (r.Len > maxBounce || o.writesBlock) {
+		return block.ErrWouldBlock // before the work, and never in the middle
+	}
+	buf := arena.Get(min(maxBounce, int(r.Len)))
+	defer buf.Put()
+	down := r
+	down.Crypt = blkcrypto.Context{}
+	down.Flags = down.Flags&^block.Shared | block.Scratch
+	for done := int64(0); done < r.Len; done += down.Len {
+		part := r.Sub(done, min(maxBounce, r.Len-done))
+		down.Off, down.Len = part.Off, part.Len
+		down.Data = block.Bytes(buf.Bytes()[:part.Len])
+		if err := o.crypt(ctx, Encrypt, &part, down.Data, part.Data); err != nil {
+			return err
+		}
+		if err := o.dev.Do(ctx, down); err != nil {
+			return err
+		}
+	}
+	return nil
+}
