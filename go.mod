@@ -2,7 +2,9 @@ module keyway
 
 go 1.26.0
 
+require golang.org/x/sys v0.49.0
+
 require (
 	github.com/klauspost/compress v1.20.3 // indirect
-	golang.org/x/sys v0.49.0
+	github.com/klauspost/cpuid/v2 v2.4.2
 )

@@ -170,6 +170,25 @@ func FuzzEqualsNaiveReference(f *testing.F) {
 	})
 }
 
+// blkcrypto.md invariant 3, for a carry at each place of a run.
+func TestCarryAtEveryUnitOfARun(t *testing.T) {
+	each(t, func(t *testing.T, name string) {
+		const unit, units = 256, 70
+		r := seeded(t)
+		key, src := random(r, 64), random(r, unit*units)
+		c := mustOpen(t, name, key, unit)
+		got, want := make([]byte, len(src)), make([]byte, len(src))
+		for at := range uint64(units + 2) {
+			for _, hi := range []uint64{0, math.MaxUint64} {
+				tw := [2]uint64{-at, hi}
+				naiveXTS(want, src, key, unit, tw, false)
+				c.Encrypt(got, src, tw)
+				diff(t, fmt.Sprintf("tweak %x", tw), got, want)
+			}
+		}
+	})
+}
+
 // A run gives the same bytes however it is cut into calls.
 func TestSplitRunsGiveTheSameBytes(t *testing.T) {
 	each(t, func(t *testing.T, name string) {

@@ -1,0 +1,121 @@
+//go:build amd64 && !purego
+
+package xts
+
+import (
+	"github.com/klauspost/cpuid/v2"
+
+	"keyway/internal/secret"
+)
+
+//go:generate sh -c "cd _asm && go run . -out ../xts_amd64.s -stubs ../stubs_amd64.go -pkg xts"
+
+const (
+	maxUnits = 64 // data units in a call of the assembly, whose stack holds a tweak for each
+
+	// The runtime cannot preempt assembly: about 30 µs a call at most, unless one
+	// data unit is longer than this.
+	maxBytes = 256 << 10
+
+	maxRounds    = 14
+	scheduleSize = (maxRounds + 1) * blockLen
+)
+
+func native() []implementation {
+	return []implementation{
+		{"vaes", 256, func() bool { return cpuid.CPU.Supports(cpuid.AVX2, cpuid.VAES, cpuid.AESNI) }, newVAES},
+		{"aesni", 128, func() bool { return cpuid.CPU.Supports(cpuid.AVX, cpuid.AESNI) }, newAESNI},
+	}
+}
+
+// schedules of one key, in locked memory.
+type schedules struct {
+	mem           *secret.Buffer
+	enc, dec, twk *byte // round keys in order of use
+	rounds, unit  int
+}
+
+// newSchedules expands key. Decryption by the AES instructions uses the
+// encryption keys backwards, with InvMixColumns applied to all but the outer two
+// (equivalent inverse cipher, FIPS 197, 5.3.5).
+func newSchedules(key []byte, unit int) (schedules, error) {
+	mem, err := secret.New(3 * scheduleSize)
+	if err != nil {
+		return schedules{}, err
+	}
+	half := len(key) / 2
+	n := rounds(half)
+	enc, dec, twk := mem.Bytes()[:scheduleSize], mem.Bytes()[scheduleSize:2*scheduleSize], mem.Bytes()[2*scheduleSize:]
+	expandKey(enc, key[:half])
+	expandKey(twk, key[half:])
+
+	var q state
+	var buf [stateBytes]byte
+	for r := 0; r <= n; r++ {
+		from := enc[blockLen*(n-r):][:blockLen]
+		if 0 < r && r < n {
+			copy(buf[:], from)
+			q.slice(&buf)
+			q.invMixColumns()
+			q.unslice(&buf)
+			from = buf[:blockLen]
+		}
+		copy(dec[blockLen*r:], from)
+	}
+	secret.Wipe(buf[:])
+	clear(q[:])
+	return schedules{mem, &enc[0], &dec[0], &twk[0], n, unit}, nil
+}
+
+func (s *schedules) wipe() {
+	s.mem.Wipe()
+	s.enc, s.dec, s.twk = nil, nil, nil
+}
+
+// batch is the number of data units that the next call of the assembly takes.
+func (s *schedules) batch(bytes int) int {
+	return max(min(bytes/s.unit, maxUnits, maxBytes/s.unit), 1)
+}
+
+// Two types instead of function values: calls through those would make the
+// arguments escape.
+type (
+	vaes  struct{ schedules }
+	aesni struct{ schedules }
+)
+
+func newVAES(key []byte, unit int) (engine, error) {
+	s, err := newSchedules(key, unit)
+	return &vaes{s}, err
+}
+
+func newAESNI(key []byte, unit int) (engine, error) {
+	s, err := newSchedules(key, unit)
+	return &aesni{s}, err
+}
+
+// Hot: no allocation.
+func (c *vaes) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
+	for len(src) > 0 {
+		n := c.batch(len(src))
+		if decrypt {
+			decryptVAES(c.dec, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+		} else {
+			encryptVAES(c.enc, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+		}
+		dst, src, dun = dst[n*c.unit:], src[n*c.unit:], advance(dun, n)
+	}
+}
+
+// Hot: no allocation.
+func (c *aesni) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
+	for len(src) > 0 {
+		n := c.batch(len(src))
+		if decrypt {
+			decryptAESNI(c.dec, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+		} else {
+			encryptAESNI(c.enc, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+		}
+		dst, src, dun = dst[n*c.unit:], src[n*c.unit:], advance(dun, n)
+	}
+}
