@@ -1,0 +1,52 @@
+# Two targets do all for a new user: `make run` and `make test`.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+# Pinned; run from the module cache, never part of go.mod.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: all build run test fuzz soak bench bench-stack bench-nbd lint fmt clean tools help
+
+all: build
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## bin/keyway, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keyway ./cmd/keyway
+
+run: build ## serve one encrypted disk; prints how to attach it; Ctrl-C ends it
+	@exec bin/keyway serve
+
+test: ## install the tools it needs (as root), run everything, print a verdict
+	scripts/test
+
+tools: ## only install the foreign tools and the kernel which `make test` uses
+	scripts/install-tools --kernel
+
+fuzz: ## each fuzz target for FUZZTIME (1m)
+	scripts/fuzz $(or $(FUZZTIME),1m)
+
+soak: ## the endurance tests with the race detector for SOAK (10m) each
+	KEYWAY_SOAK=$(or $(SOAK),10m) KEYWAY_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Reload|KillNine' ./test/foreign
+
+bench: bench-stack bench-nbd ## both reports below
+
+bench-stack: ## cost of the layers: ns and allocations per request
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-nbd: build ## NBD export against nbdkit and qemu-nbd, ratios of one run; ARGS="-rounds 1 -time 0.5s"
+	scripts/install-tools
+	$(GO) run ./bench -keyway bin/keyway $(ARGS)
+
+lint: ## vet and staticcheck
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fmt: ## gofmt in place
+	gofmt -w $$(git ls-files '*.go')
+
+clean: ## remove what was built here
+	rm -rf bin bench/out

@@ -1,0 +1,88 @@
+// Command testsum reads the output of `go test -json` on standard input, shows
+// package results, failures and skips with their output, and adds what it counted
+// as one line "passed failed skipped" to the file named by its argument.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+type event struct {
+	Time                  time.Time
+	Action, Package, Test string
+	ImportPath, Output    string
+	Elapsed               float64
+	FailedBuild           string
+}
+
+// key names a test, or a package when Test is empty.
+type key struct{ pkg, test string }
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: go test -json ... | testsum COUNTS-FILE")
+		os.Exit(2)
+	}
+	var passed, failed, skipped int
+	output := map[key][]string{}
+	failedIn := map[string]int{} // tests that failed, by package
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 16<<20)
+	for in.Scan() {
+		var e event
+		if json.Unmarshal(in.Bytes(), &e) != nil {
+			fmt.Println(in.Text()) // not JSON: go itself speaks
+			continue
+		}
+		k := key{e.Package, e.Test}
+		switch e.Action {
+		case "output":
+			output[k] = append(output[k], e.Output)
+		case "build-output":
+			fmt.Print(e.Output)
+		case "pass", "fail", "skip":
+			if e.Test == "" {
+				if e.Action == "fail" {
+					if failedIn[e.Package] == 0 { // did not build, crashed, or timed out
+						failed++
+						fmt.Print(strings.Join(output[k], ""))
+					}
+				}
+				if e.Action != "skip" { // skip: no test files
+					fmt.Printf("%-4s %-40s %6.1fs\n", e.Action, e.Package, e.Elapsed)
+				}
+				break
+			}
+			switch e.Action {
+			case "pass":
+				passed++
+			case "fail":
+				failed++
+				failedIn[e.Package]++
+				fmt.Printf("FAIL %s %s\n%s", e.Package, e.Test, strings.Join(output[k], ""))
+			case "skip":
+				skipped++
+				fmt.Printf("skip %s %s\n%s", e.Package, e.Test, strings.Join(output[k], ""))
+			}
+			delete(output, k)
+		}
+	}
+	if err := in.Err(); err != nil {
+		fmt.Fprintln(os.Stderr, "testsum:", err)
+		failed++
+	}
+	f, err := os.OpenFile(os.Args[1], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err == nil {
+		fmt.Fprintln(f, passed, failed, skipped)
+		err = f.Close()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testsum:", err)
+		os.Exit(1)
+	}
+}
