@@ -1,0 +1,123 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+	"keyway/keyslot"
+)
+
+// A Builder gives the constructor of a target what it stands on. What it
+// opened is closed, and what it took is given back, when the constructor
+// fails or the table is closed.
+type Builder struct {
+	env      Env
+	ctx      context.Context
+	readOnly bool
+	length   int64 // bytes of the row
+
+	devices []block.Device
+	release []func(context.Context) error
+}
+
+// Len is the length of the row in bytes.
+func (b *Builder) Len() int64 { return b.length }
+
+// ReadOnly reports whether the table is.
+func (b *Builder) ReadOnly() bool { return b.readOnly }
+
+// Open opens a device that a row names. The result honours contexts. The
+// builder closes it; a target may close it too, or not.
+func (b *Builder) Open(name string) (block.Device, error) {
+	dev, err := b.env.Open(b.ctx, name, b.readOnly)
+	if err != nil {
+		return nil, err
+	}
+	if dev.Info().ReadOnly && !b.readOnly {
+		return nil, errors.Join(fmt.Errorf("device %q is read-only, and the table is not", name), dev.Close())
+	}
+	if _, ok := dev.(*Handle); !ok {
+		dev = honour(dev, b.env.Fallback())
+	}
+	b.devices = append(b.devices, dev)
+	return dev, nil
+}
+
+// OpenSpan is Open for a target that uses as many bytes of the device, from
+// start on, as its row has.
+func (b *Builder) OpenSpan(name string, start, length int64) (block.Device, error) {
+	dev, err := b.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return dev, checkSpan(name, dev.Info(), start, length)
+}
+
+func checkSpan(name string, i block.Info, start, length int64) error {
+	switch {
+	case start < 0 || start > i.Size || length > i.Size-start:
+		return fmt.Errorf("device %q is too small: %d sectors from sector %d on do not fit its %d",
+			name, length>>sectorShift, start>>sectorShift, i.Size>>sectorShift)
+	case (start|length)%int64(i.LogicalBlock) != 0:
+		return fmt.Errorf("device %q has blocks of %d bytes: %d sectors from sector %d on are not whole blocks",
+			name, i.LogicalBlock, length>>sectorShift, start>>sectorShift)
+	}
+	return nil
+}
+
+// Key takes a key that a row names.
+func (b *Builder) Key(ref KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key, error) {
+	k, release, err := b.env.Key(b.ctx, ref, c, weak)
+	if err != nil {
+		return nil, err
+	}
+	b.release = append(b.release, release)
+	return k, nil
+}
+
+// undo closes and gives back everything.
+func (b *Builder) undo(ctx context.Context) error {
+	var errs []error
+	for _, f := range b.release {
+		errs = append(errs, f(ctx))
+	}
+	for _, d := range b.devices {
+		errs = append(errs, d.Close())
+	}
+	b.release, b.devices = nil, nil
+	return errors.Join(errs...)
+}
+
+// honouring is a device that is no mapped device, with the fallback beside
+// it: contexts that its own engine does not support go through software.
+type honouring struct {
+	block.Device
+	profile blkcrypto.Profile
+	soft    block.Device
+	once    sync.Once
+	closed  error
+}
+
+func honour(dev block.Device, fallback *keyslot.Manager) block.Device {
+	return &honouring{Device: dev, profile: dev.Info().Crypto, soft: keyslot.Over(dev, fallback)}
+}
+
+func (h *honouring) Close() error {
+	h.once.Do(func() { h.closed = h.Device.Close() })
+	return h.closed
+}
+
+func (h *honouring) Do(ctx context.Context, r block.Request) error {
+	if r.Crypt.Active() && !h.profile.Supports(r.Crypt.Key.Config()) {
+		return h.soft.Do(ctx, r)
+	}
+	return h.Device.Do(ctx, r)
+}
+
+func (h *honouring) Under() []block.Span {
+	return []block.Span{{Dev: h.Device, Len: h.Device.Info().Size}}
+}

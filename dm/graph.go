@@ -1,0 +1,130 @@
+package dm
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+)
+
+// graph guards what ties mapped devices together: names, handles, inactive
+// tables and owners. It is one for the process because a cycle can close
+// through any of them.
+var graph struct{ mu sync.Mutex }
+
+// A Handle is an open mapped device. Closing the last one carries out a
+// deferred removal.
+type Handle struct {
+	*Mapped
+	by    string // who opened it, for people
+	table *Table // or the table that did; guarded by graph.mu
+}
+
+// Open returns a handle; by says who has it, for the error that a removal
+// gets meanwhile.
+func (m *Mapped) Open(by string) (*Handle, error) {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	if m.removed {
+		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
+	}
+	h := &Handle{Mapped: m, by: by}
+	m.handles[h] = true
+	return h, nil
+}
+
+// Close gives the handle back. Closing it again does nothing.
+func (h *Handle) Close() error {
+	graph.mu.Lock()
+	last := h.handles[h] && len(h.handles) == 1
+	delete(h.handles, h)
+	remove := last && h.deferred && !h.removed
+	graph.mu.Unlock()
+	if remove {
+		h.removeDeferred()
+	}
+	return nil
+}
+
+// holders names who has the device open. Called with graph.mu held.
+func (m *Mapped) holders() []string {
+	var names []string
+	for h := range m.handles {
+		name := h.by
+		if h.table != nil && h.table.owner != nil {
+			name = fmt.Sprintf("device %q", h.table.owner.name)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// adopt makes t a table of m and refuses a cycle, through live and inactive
+// tables alike. Called with graph.mu held.
+func (m *Mapped) adopt(t *Table) error {
+	if path := t.pathTo(m, map[*Mapped]bool{}); path != nil {
+		return fmt.Errorf("device %q would stand on itself: %v", m.name, append([]string{m.name}, path...))
+	}
+	t.owner = m
+	for h := range t.handles {
+		h.table = t
+	}
+	return nil
+}
+
+// pathTo returns the names on the way from t down to m, nil if there is none.
+func (t *Table) pathTo(m *Mapped, seen map[*Mapped]bool) []string {
+	for h := range t.handles {
+		d := h.Mapped
+		if d == m {
+			return []string{d.name}
+		}
+		if seen[d] {
+			continue
+		}
+		seen[d] = true
+		for _, next := range []*Table{d.live.Load(), d.inactive} {
+			if next == nil {
+				continue
+			}
+			if path := next.pathTo(m, seen); path != nil {
+				return append([]string{d.name}, path...)
+			}
+		}
+	}
+	return nil
+}
+
+// publishProfile makes what the live table serves natively known to every
+// device above. A request that meets an older profile is still served, by the
+// fallback of one level or the other. Called with graph.mu held.
+func (m *Mapped) publishProfile() {
+	p := blkcrypto.Profile{}
+	if t := m.live.Load(); t != nil {
+		p = t.profile()
+	}
+	if *m.profile.Load() == p {
+		return
+	}
+	m.profile.Store(&p)
+	m.events.raise()
+	for h := range m.handles {
+		if h.table != nil && h.table.owner != nil && h.table.owner.live.Load() == h.table {
+			h.table.owner.publishProfile()
+		}
+	}
+}
+
+// DeviceName names a device for people.
+func DeviceName(dev block.Device) string {
+	switch d := dev.(type) {
+	case *Handle:
+		return fmt.Sprintf("device %q", d.Name())
+	case fmt.Stringer:
+		return d.String()
+	}
+	return fmt.Sprintf("%T", dev)
+}

@@ -1,0 +1,194 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keyway/block"
+)
+
+// closeTimeout bounds how long a replaced table may take to give back its
+// keys and devices once nothing uses it; engines need milliseconds.
+const closeTimeout = 30 * time.Second
+
+// Load puts t into the inactive slot, in place of what is there. The live
+// table is not touched and nothing about the device changes. The device owns
+// t from then on; if Load fails, t is closed.
+func (m *Mapped) Load(ctx context.Context, t *Table) error {
+	if err := m.lock(ctx); err != nil {
+		return errors.Join(err, t.Close(ctx))
+	}
+	defer m.unlock()
+	old, err := m.stage(t)
+	if err != nil {
+		return errors.Join(err, t.Close(ctx))
+	}
+	m.discard(old)
+	return nil
+}
+
+// stage puts t into the inactive slot and returns what was there. The caller
+// has the token.
+func (m *Mapped) stage(t *Table) (old *Table, err error) {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	switch {
+	case m.removed:
+		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
+	case m.leaf && m.live.Load() != nil:
+		return nil, fmt.Errorf("device %q %w", m.name, ErrLeaf)
+	}
+	if t != nil {
+		if err := m.adopt(t); err != nil {
+			return nil, err
+		}
+	}
+	old, m.inactive = m.inactive, t
+	return old, nil
+}
+
+// Clear empties the inactive slot.
+func (m *Mapped) Clear(ctx context.Context) error {
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
+	defer m.unlock()
+	old, err := m.stage(nil)
+	if err == nil {
+		m.discard(old)
+	}
+	return err
+}
+
+// discard closes a table that nothing uses any more. What goes wrong there
+// does not undo the change that replaced it.
+func (m *Mapped) discard(t *Table) {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := t.Close(ctx); err != nil && m.o.Warn != nil {
+		m.o.Warn(m, fmt.Errorf("device %q: closing a table that is no longer used: %w", m.Name(), err))
+	}
+}
+
+// SuspendOptions change how a device is suspended.
+type SuspendOptions struct {
+	NoFlush bool // do not make completed writes durable
+}
+
+// Suspend stops admitting requests and returns when none is under way below
+// the device; those that come wait until Resume. If ctx ends first, the
+// device runs on as before and the error names what holds it up. Suspending a
+// suspended device does nothing.
+func (m *Mapped) Suspend(ctx context.Context, o SuspendOptions) error {
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
+	defer m.unlock()
+	return m.suspend(ctx, o)
+}
+
+func (m *Mapped) suspend(ctx context.Context, o SuspendOptions) error {
+	if m.isRemoved() {
+		return fmt.Errorf("device %q: %w", m.Name(), ErrRemoved)
+	}
+	if m.suspended.Load() {
+		return nil
+	}
+	if err := m.gate.Close(ctx); err != nil {
+		return fmt.Errorf("suspend of %q: %s: %w", m.Name(), m.holdup(), err)
+	}
+	if t := m.live.Load(); t != nil && !o.NoFlush && !t.readOnly {
+		if err := t.flush(ctx, block.Request{Op: block.OpFlush}); err != nil {
+			m.gate.Open()
+			return fmt.Errorf("suspend of %q: flush: %w", m.Name(), err)
+		}
+	}
+	m.suspended.Store(true)
+	return nil
+}
+
+// Resume moves the inactive table, if there is one, to the live slot and
+// admits requests again, those that waited first. With an inactive table it
+// suspends an active device for the purpose. If the table no longer fits what
+// lies beneath it, or the suspension does not succeed, everything is as
+// before: the old table live, the new one inactive, the device suspended or
+// not as it was. The replaced table is closed before Resume returns.
+func (m *Mapped) Resume(ctx context.Context) error {
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
+	defer m.unlock()
+	return m.resume(ctx, SuspendOptions{})
+}
+
+func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
+	graph.mu.Lock()
+	next, removed := m.inactive, m.removed
+	graph.mu.Unlock()
+	switch {
+	case removed:
+		return fmt.Errorf("device %q: %w", m.Name(), ErrRemoved)
+	case next == nil && m.live.Load() == nil:
+		return fmt.Errorf("resume of %q: %w", m.Name(), ErrNoTable)
+	case next == nil:
+		m.admit()
+		return nil
+	}
+	if err := next.recheck(); err != nil {
+		return fmt.Errorf("resume of %q: %w", m.Name(), err)
+	}
+	if err := m.suspend(ctx, o); err != nil {
+		return err
+	}
+	graph.mu.Lock()
+	m.inactive = nil
+	old := m.live.Swap(next)
+	m.publishProfile()
+	graph.mu.Unlock()
+	m.events.raise()
+	m.admit()
+	m.discard(old)
+	return nil
+}
+
+func (m *Mapped) admit() {
+	m.suspended.Store(false)
+	m.gate.Open()
+}
+
+// Reload is Load, Suspend and Resume as one step: it ends with t live, or
+// with everything as it was before and t closed.
+func (m *Mapped) Reload(ctx context.Context, t *Table, o SuspendOptions) error {
+	if err := m.lock(ctx); err != nil {
+		return errors.Join(err, t.Close(ctx))
+	}
+	defer m.unlock()
+	was := m.suspended.Load()
+	old, err := m.stage(t)
+	if err != nil {
+		return errors.Join(err, t.Close(ctx))
+	}
+	if err := m.resume(ctx, o); err != nil {
+		if !was && m.suspended.Load() {
+			m.admit()
+		}
+		if _, back := m.stage(old); back != nil {
+			err = errors.Join(err, back)
+		}
+		m.discard(t)
+		return err
+	}
+	m.discard(old)
+	return nil
+}
+
+func (m *Mapped) isRemoved() bool {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	return m.removed
+}

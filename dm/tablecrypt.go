@@ -1,0 +1,101 @@
+package dm
+
+import (
+	"context"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+)
+
+// crypt performs a request that has a context. Each row that it touches gets
+// the context where an engine beneath serves it, else ciphertext from the
+// fallback. A data unit that lies across a row boundary, or across a place
+// where a target cuts requests, is encrypted whole before it is cut
+// (blkcrypto.md, invariant 9).
+//
+// Hot: no allocation for a request within one row.
+func (t *Table) crypt(ctx context.Context, r block.Request) error {
+	i := t.find(r.Off)
+	if r.Off+r.Len <= t.rows[i].end {
+		if t.rows[i].native(&r) {
+			return t.rows[i].do(ctx, r)
+		}
+		return t.soft.Do(ctx, r)
+	}
+	return fanOut(ctx, t.divide(r, i))
+}
+
+// divide cuts r, which begins in row i, into parts that go to one row with
+// the context and parts that go through the fallback. Cuts lie between data
+// units.
+func (t *Table) divide(r block.Request, i int) []block.Part {
+	unit := int64(r.Crypt.Key.Config().DataUnitSize)
+	var parts []block.Part
+	var softFrom int64 = -1 // where the pending part for the fallback begins
+	soft := func(end int64) {
+		if softFrom >= 0 {
+			parts = append(parts, block.Part{Dev: t.soft, Req: r.Sub(softFrom, end-softFrom)})
+			softFrom = -1
+		}
+	}
+	for done := int64(0); done < r.Len; {
+		for r.Off+done >= t.rows[i].end {
+			i++
+		}
+		row := &t.rows[i]
+		n := min(r.Len-done, row.end-(r.Off+done))
+		if whole := n &^ (unit - 1); whole > 0 {
+			if part := r.Sub(done, whole); row.native(&part) {
+				soft(done)
+				parts = append(parts, block.Part{Dev: row, Req: part})
+				done += whole
+				continue
+			}
+		} else {
+			n = unit // it reaches into the next row
+		}
+		if softFrom < 0 {
+			softFrom = done
+		}
+		done += min((n+unit-1)&^(unit-1), r.Len-done)
+	}
+	soft(r.Len)
+	return parts
+}
+
+// native reports whether the context of r, which lies within the row, is
+// served beneath it: the target passes contexts, does not cut data units, and
+// every device it stands on has an engine that supports the config.
+func (w *row) native(r *block.Request) bool {
+	f := w.typ.Features
+	if f&PassesCrypto == 0 || f&MarkedOnly != 0 && r.Flags&block.SkipDefaultKey == 0 {
+		return false
+	}
+	c := r.Crypt.Key.Config()
+	if w.chunk != 0 && (w.chunk|(r.Off-w.start))&int64(c.DataUnitSize-1) != 0 {
+		return false
+	}
+	for _, p := range w.profiles {
+		if !p.cryptoProfile().Supports(c) {
+			return false
+		}
+	}
+	return len(w.profiles) > 0
+}
+
+// profile is what the table serves natively, wherever in it a request lies:
+// what every row does, less the data unit sizes that its boundaries cut.
+func (t *Table) profile() blkcrypto.Profile {
+	p := blkcrypto.Everything()
+	for i := range t.rows {
+		r := &t.rows[i]
+		if r.typ.Features&PassesCrypto == 0 || len(r.profiles) == 0 {
+			return blkcrypto.Profile{}
+		}
+		for _, under := range r.profiles {
+			p = p.Intersect(*under.cryptoProfile())
+		}
+		p = p.Dividing(r.start).Dividing(r.chunk)
+	}
+	return p
+}
