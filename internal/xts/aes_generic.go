@@ -3,6 +3,8 @@ package xts
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"keyway/internal/secret"
 )
 
 // Bitsliced AES (FIPS 197) on four blocks at once, without tables and without
@@ -298,7 +300,7 @@ func expandKey(w, key []byte) {
 			w[4*i+j] = w[4*(i-nk)+j] ^ t[j]
 		}
 	}
-	clear(t[:])
+	secret.Wipe(t[:])
 }
 
 func subWord(t *[4]byte) {
@@ -309,9 +311,14 @@ func subWord(t *[4]byte) {
 	q.subBytes()
 	q.unslice(&buf)
 	copy(t[:], buf[:])
-	clear(buf[:])
-	clear(q[:])
+	secret.Wipe(buf[:])
+	q.wipe()
 }
+
+// wipe clears a state that held key bytes; the compiler does not remove it.
+//
+//go:noinline
+func (q *state) wipe() { *q = state{} }
 
 // rounds is the number of AES rounds for a key of n bytes.
 func rounds(n int) int { return n/4 + 6 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -38,4 +39,27 @@ func body(t *testing.T, name string) []byte {
 	}
 	_, rest, _ := bytes.Cut(text, []byte("\n"))
 	return rest
+}
+
+// Registers that are left full reach unwiped memory at the next preemption, and
+// the round keys with them.
+func TestAssemblyClearsVectorRegistersBeforeReturning(t *testing.T) {
+	text, err := os.ReadFile("xts_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, returns := "", 0
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line == "RET" {
+			returns++
+			if last != "VZEROALL" {
+				t.Errorf("RET after %q, want VZEROALL", last)
+			}
+		}
+		last = line
+	}
+	if returns != 4 {
+		t.Errorf("%d functions, want 4", returns)
+	}
 }

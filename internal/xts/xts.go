@@ -27,10 +27,10 @@ import (
 
 const blockLen = 16
 
-// engine is one key under one implementation. dst and src have the same length,
-// a multiple of the unit, above 0.
+// engine is one key under one implementation. dst and src are units data units,
+// at least one.
 type engine interface {
-	crypt(dst, src []byte, dun [2]uint64, decrypt bool)
+	crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool)
 	wipe()
 }
 
@@ -138,8 +138,8 @@ func WeakKey(key []byte) bool {
 //
 // Hot: no allocation.
 func (c *Cipher) Encrypt(dst, src []byte, tweak [2]uint64) {
-	if dst, ok := c.check(dst, src); ok {
-		c.e.crypt(dst, src, tweak, false)
+	if n := c.check(dst, src); n > 0 {
+		c.e.crypt(dst, src, n, tweak, false)
 	}
 }
 
@@ -147,30 +147,31 @@ func (c *Cipher) Encrypt(dst, src []byte, tweak [2]uint64) {
 //
 // Hot: no allocation.
 func (c *Cipher) Decrypt(dst, src []byte, tweak [2]uint64) {
-	if dst, ok := c.check(dst, src); ok {
-		c.e.crypt(dst, src, tweak, true)
+	if n := c.check(dst, src); n > 0 {
+		c.e.crypt(dst, src, n, tweak, true)
 	}
 }
 
-// check returns dst cut to the length of src, and whether there is work.
-func (c *Cipher) check(dst, src []byte) ([]byte, bool) {
+// check returns the number of data units in src.
+func (c *Cipher) check(dst, src []byte) int {
 	if c.e == nil {
 		panic("xts: cipher used after Wipe")
 	}
-	if len(src)%c.unit != 0 {
+	units := len(src) / c.unit
+	if units*c.unit != len(src) {
 		panic("xts: input is not whole data units")
 	}
 	if len(dst) < len(src) {
 		panic("xts: output is shorter than input")
 	}
-	if len(src) == 0 {
-		return nil, false
+	if units == 0 {
+		return 0
 	}
 	d, s, n := uintptr(unsafe.Pointer(&dst[0])), uintptr(unsafe.Pointer(&src[0])), uintptr(len(src))
 	if d != s && d < s+n && s < d+n {
 		panic("xts: input and output overlap")
 	}
-	return dst[:len(src)], true
+	return units
 }
 
 // Wipe erases the round keys. It may be called again.

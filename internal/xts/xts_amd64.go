@@ -33,6 +33,7 @@ type schedules struct {
 	mem           *secret.Buffer
 	enc, dec, twk *byte // round keys in order of use
 	rounds, unit  int
+	batch         int // data units in a call of the assembly
 }
 
 // newSchedules expands key. Decryption by the AES instructions uses the
@@ -63,18 +64,14 @@ func newSchedules(key []byte, unit int) (schedules, error) {
 		copy(dec[blockLen*r:], from)
 	}
 	secret.Wipe(buf[:])
-	clear(q[:])
-	return schedules{mem, &enc[0], &dec[0], &twk[0], n, unit}, nil
+	q.wipe()
+	batch := max(min(maxUnits, maxBytes/unit), 1)
+	return schedules{mem, &enc[0], &dec[0], &twk[0], n, unit, batch}, nil
 }
 
 func (s *schedules) wipe() {
 	s.mem.Wipe()
 	s.enc, s.dec, s.twk = nil, nil, nil
-}
-
-// batch is the number of data units that the next call of the assembly takes.
-func (s *schedules) batch(bytes int) int {
-	return max(min(bytes/s.unit, maxUnits, maxBytes/s.unit), 1)
 }
 
 // Two types instead of function values: calls through those would make the
@@ -95,27 +92,27 @@ func newAESNI(key []byte, unit int) (engine, error) {
 }
 
 // Hot: no allocation.
-func (c *vaes) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
-	for len(src) > 0 {
-		n := c.batch(len(src))
+func (c *vaes) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+	for at := 0; units > 0; {
+		n := min(units, c.batch)
 		if decrypt {
-			decryptVAES(c.dec, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+			decryptVAES(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		} else {
-			encryptVAES(c.enc, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+			encryptVAES(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		}
-		dst, src, dun = dst[n*c.unit:], src[n*c.unit:], advance(dun, n)
+		units, at, dun = units-n, at+n*c.unit, advance(dun, n)
 	}
 }
 
 // Hot: no allocation.
-func (c *aesni) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
-	for len(src) > 0 {
-		n := c.batch(len(src))
+func (c *aesni) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+	for at := 0; units > 0; {
+		n := min(units, c.batch)
 		if decrypt {
-			decryptAESNI(c.dec, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+			decryptAESNI(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		} else {
-			encryptAESNI(c.enc, c.twk, c.rounds, &dst[0], &src[0], c.unit, n, dun[0], dun[1])
+			encryptAESNI(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		}
-		dst, src, dun = dst[n*c.unit:], src[n*c.unit:], advance(dun, n)
+		units, at, dun = units-n, at+n*c.unit, advance(dun, n)
 	}
 }

@@ -42,7 +42,7 @@ func newGeneric(key []byte, unit int) (engine, error) {
 			}
 			sched[r].slice(&four)
 		}
-		clear(four[:])
+		secret.Wipe(four[:])
 	}
 	secret.Wipe(rk)
 	return g, nil
@@ -54,10 +54,10 @@ func (g *generic) wipe() {
 }
 
 // Hot: no allocation.
-func (g *generic) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
+func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
 	var q state
 	var buf, tw [stateBytes]byte
-	for len(src) > 0 {
+	for ; units > 0; units-- {
 		clear(buf[:])
 		binary.LittleEndian.PutUint64(buf[0:], dun[0])
 		binary.LittleEndian.PutUint64(buf[8:], dun[1])
@@ -87,9 +87,9 @@ func (g *generic) crypt(dst, src []byte, dun [2]uint64, decrypt bool) {
 		src, dst = src[g.unit:], dst[g.unit:]
 		dun = next(dun)
 	}
-	clear(buf[:])
-	clear(tw[:])
-	clear(q[:])
+	secret.Wipe(buf[:])
+	secret.Wipe(tw[:])
+	q.wipe()
 }
 
 // xor sets dst to a ^ b; len(dst) is a multiple of 8.
