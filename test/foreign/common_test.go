@@ -101,10 +101,7 @@ func servers() []server {
 		s = append(s, server{name: "nbdkit", alien: true, start: func(t *testing.T) (string, string) {
 			sock := filepath.Join(harness.Dir(t), "s")
 			cmd := exec.Command("nbdkit", "-f", "-U", sock, "memory", "64M")
-			if err := harness.Spawn(cmd); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+			harness.Spawn(t, cmd)
 			harness.WaitSocket(t, sock)
 			return sock, ""
 		}})

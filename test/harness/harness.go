@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"keyway/test/spawn"
 )
 
 // StartTimeout bounds the time from exec to READY=1. The race build on a busy
@@ -186,20 +187,17 @@ func (d *Daemon) Begin() {
 
 // TryBegin is Begin for tests that expect a refusal.
 func (d *Daemon) TryBegin() error {
-	notify := filepath.Join(d.Dir, "notify")
-	os.Remove(notify)
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	notify, err := spawn.NewNotify(filepath.Join(d.Dir, "notify"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	argv := append(append([]string(nil), d.Wrap...), Binary(d.tb), "serve",
 		"--config", d.Config, "--state", d.State, "--socket", d.Socket)
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Dir = d.Dir
-	d.cmd.Env = append(d.env(), "NOTIFY_SOCKET="+notify)
+	d.cmd.Env = append(d.env(), notify.Env())
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := spawn(d.cmd); err != nil {
+	if err := spawn.Start(d.cmd); err != nil {
 		return err
 	}
 	exited := make(chan struct{})
@@ -207,33 +205,11 @@ func (d *Daemon) TryBegin() error {
 	cmd := d.cmd
 	go func() { cmd.Wait(); close(exited) }()
 
-	ready := make(chan struct{})
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			n, err := conn.Read(buf)
-			if err != nil {
-				return
-			}
-			for line := range strings.Lines(string(buf[:n])) {
-				if strings.TrimSpace(line) == "READY=1" {
-					close(ready)
-					return
-				}
-			}
-		}
-	}()
-	timeout := time.NewTimer(StartTimeout)
-	defer timeout.Stop()
-	select {
-	case <-ready:
-		return nil
-	case <-exited:
-		return fmt.Errorf("ended before it was ready: %v", cmd.ProcessState)
-	case <-timeout.C:
+	if err := notify.Ready(exited, StartTimeout); err != nil {
 		d.Kill()
-		return fmt.Errorf("not ready after %v", StartTimeout)
+		return fmt.Errorf("%w: %v", err, cmd.ProcessState)
 	}
+	return nil
 }
 
 // env is what the daemon and its commands see: nothing of the tester's own.
@@ -364,7 +340,7 @@ func finish(tb testing.TB, ctx context.Context, cmd *exec.Cmd) Result {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	// Grandchildren that keep the pipes open must not hold the test.
 	cmd.WaitDelay = 5 * time.Second
-	if err := spawn(cmd); err != nil {
+	if err := spawn.Start(cmd); err != nil {
 		tb.Fatal(err)
 	}
 	err := cmd.Wait()

@@ -15,11 +15,7 @@ func TestNBDClientAgainstForeignServer(t *testing.T) {
 	Need(t, "nbdkit")
 	sock := filepath.Join(Dir(t), "s")
 	cmd := exec.Command("nbdkit", "-f", "-U", sock, "memory", "16M")
-	if err := Spawn(cmd); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	Spawn(t, cmd)
 	WaitSocket(t, sock)
 
 	c, err := DialNBD("unix", sock, "")

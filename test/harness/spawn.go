@@ -1,45 +1,35 @@
 package harness
 
 import (
-	"net"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"keyway/test/spawn"
 )
 
-type spawnRequest struct {
-	cmd  *exec.Cmd
-	done chan error
+// Spawn starts cmd; it is killed when the test process ends, however it ends, and
+// with the test.
+func Spawn(tb testing.TB, cmd *exec.Cmd) {
+	tb.Helper()
+	if err := spawn.Start(cmd); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
 }
 
-var spawner = sync.OnceValue(func() chan<- spawnRequest {
-	c := make(chan spawnRequest)
-	go func() {
-		// The kernel sends the parent-death signal when the thread that forked
-		// ends, not the process: this thread never does.
-		runtime.LockOSThread()
-		for r := range c {
-			r.done <- r.cmd.Start()
-		}
-	}()
-	return c
-})
-
-// spawn starts cmd so that it is killed when this process ends, however it ends.
-func spawn(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	r := spawnRequest{cmd, make(chan error, 1)}
-	spawner() <- r
-	return <-r.done
+// WaitSocket waits until something accepts connections at the Unix socket path.
+func WaitSocket(tb testing.TB, path string) {
+	tb.Helper()
+	if err := spawn.Socket(path, 10*time.Second); err != nil {
+		tb.Fatal(err)
+	}
 }
-
-// Spawn starts cmd so that it is killed when this process ends. The caller
-// waits for it.
-func Spawn(cmd *exec.Cmd) error { return spawn(cmd) }
 
 // syncBuffer collects output of a process while others read it.
 type syncBuffer struct {
@@ -63,19 +53,4 @@ func (s *syncBuffer) String() string {
 func (s *syncBuffer) tail(n int) string {
 	lines := strings.SplitAfter(s.String(), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "")
-}
-
-// WaitSocket waits until something accepts connections at the Unix socket path.
-func WaitSocket(tb testing.TB, path string) {
-	tb.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("unix", path)
-		if err == nil {
-			c.Close()
-			return
-		}
-		if time.Now().After(end) {
-			tb.Fatal(err)
-		}
-	}
 }

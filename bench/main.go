@@ -1,0 +1,157 @@
+// Command bench measures keyway's NBD export beside other NBD servers and prints
+// a report in Markdown (or JSON). It is a report, not a test: it fails only when
+// something cannot be run, and every figure that matters is a ratio of two servers
+// measured in the same run, by turns, as medians.
+//
+// It starts all servers itself, on memory-backed files, and they end with it.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+type options struct {
+	keyway   string        // binary under test
+	dir      string        // where disks and sockets lie
+	size     int64         // bytes of each disk
+	rounds   int           // runs of each workload on each server
+	time     time.Duration // length of one run
+	servers  string        // comma list of substrings; empty: all
+	loads    string
+	json     bool
+	progress bool
+}
+
+func main() {
+	var o options
+	var mib int64
+	flag.StringVar(&o.keyway, "keyway", "bin/keyway", "`binary` to measure")
+	flag.StringVar(&o.dir, "dir", "", "`directory` for disks and sockets (default: a new one in /dev/shm)")
+	flag.Int64Var(&mib, "size", 512, "size of each disk in `MiB`; about ten of them are made")
+	flag.IntVar(&o.rounds, "rounds", 3, "runs of each workload on each server; medians are reported")
+	flag.DurationVar(&o.time, "time", time.Second, "length of one run")
+	flag.StringVar(&o.servers, "servers", "", "only servers whose name contains one of these `words` (comma)")
+	flag.StringVar(&o.loads, "loads", "", "only workloads whose name contains one of these `words` (comma)")
+	flag.BoolVar(&o.json, "json", false, "print every sample as JSON instead of the report")
+	flag.BoolVar(&o.progress, "progress", terminal(os.Stderr), "say on standard error what is being measured")
+	flag.Parse()
+	if flag.NArg() > 0 || o.rounds < 1 || mib < 16 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	o.size = mib << 20
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) (err error) {
+	if o.dir == "" {
+		base := "/dev/shm"
+		if _, err := os.Stat(base); err != nil {
+			base = ""
+		}
+		if o.dir, err = os.MkdirTemp(base, "kwbench"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(o.dir)
+	}
+	if o.keyway, err = filepath.Abs(o.keyway); err != nil {
+		return err
+	}
+	for _, t := range []string{"nbdkit", "qemu-nbd", "qemu-img", "nbdcopy", "fio", "cc"} {
+		if _, err := exec.LookPath(t); err != nil {
+			return fmt.Errorf("%s is not installed; scripts/install-tools installs what the benchmark needs", t)
+		}
+	}
+	l, err := buildLoader(o.dir)
+	if err != nil {
+		return err
+	}
+	servers, err := start(o)
+	defer func() {
+		for _, s := range servers {
+			s.stop()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	loads := slices.DeleteFunc(workloads(o, l), func(w workload) bool { return !chosen(o.loads, w.name) })
+	r := report{Machine: machine(), Size: o.size, Rounds: o.rounds, Seconds: o.time.Seconds(), Started: time.Now().UTC()}
+	for _, s := range servers {
+		r.Servers = append(r.Servers, s.name)
+	}
+	for _, w := range loads {
+		r.Loads = append(r.Loads, w.name)
+		for round := range o.rounds {
+			// By turns, from another start each time, so that a slow moment of the
+			// machine does not always meet the same server.
+			for i := range servers {
+				s := servers[(i+round)%len(servers)]
+				if o.progress {
+					fmt.Fprintf(os.Stderr, "\r%-24s round %d/%d  %-32s", w.name, round+1, o.rounds, s.name)
+				}
+				m, err := measure(w, s)
+				if err != nil {
+					return errors.Join(fmt.Errorf("%s on %s: %w", w.name, s.name, err), s.diagnosis())
+				}
+				m.Server, m.Load, m.Round = s.name, w.name, round
+				r.Samples = append(r.Samples, m)
+			}
+		}
+	}
+	if o.progress {
+		fmt.Fprintf(os.Stderr, "\r%80s\r", "")
+	}
+	if o.json {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", " ")
+		return e.Encode(r)
+	}
+	return r.markdown(os.Stdout)
+}
+
+// chosen tells whether name contains one of the comma-separated words.
+func chosen(words, name string) bool {
+	if words == "" {
+		return true
+	}
+	for w := range strings.SplitSeq(words, ",") {
+		if strings.Contains(name, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// machine says in a line what the figures were measured on.
+func machine() string {
+	model := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for l := range strings.Lines(string(b)) {
+			if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
+				model = strings.TrimSpace(v)
+				break
+			}
+		}
+	}
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf("%s, %d processors, Linux %s, %s", model, runtime.NumCPU(), strings.TrimSpace(string(release)), runtime.Version())
+}
+
+func terminal(f *os.File) bool {
+	i, err := f.Stat()
+	return err == nil && i.Mode()&os.ModeCharDevice != 0
+}
