@@ -46,17 +46,78 @@ func New(n int) (*Buffer, error) {
 	page := os.Getpagesize()
 	room := (n + align - 1) &^ (align - 1)
 	size := (room + page - 1) &^ (page - 1)
+	m, err := acquire(size, page)
+	if err != nil {
+		return nil, err
+	}
+	start := page + size - room
+	return &Buffer{n: n, mapping: m, data: m[start : start+n : start+n]}, nil
+}
+
+// acquire returns a mapping with size accessible bytes between two guard pages.
+func acquire(size, page int) ([]byte, error) {
+	if m := idle.take(size + 2*page); m != nil {
+		if err := unix.Mprotect(m[page:page+size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
+			unix.Munmap(m)
+			return nil, fmt.Errorf("secret: make %d bytes accessible: %w", size, err)
+		}
+		return m, nil
+	}
 	m, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("secret: map %d bytes: %w", size+2*page, err)
 	}
-	inner := m[page : page+size : page+size]
-	if err := protect(inner); err != nil {
+	if err := protect(m[page : page+size]); err != nil {
 		unix.Munmap(m) // nothing secret in it yet
 		return nil, err
 	}
-	start := size - room
-	return &Buffer{n: n, mapping: m, data: inner[start : start+n : start+n]}, nil
+	return m, nil
+}
+
+// release gives back a mapping whose data is wiped.
+func release(m []byte) {
+	page := os.Getpagesize()
+	if len(m) == 3*page && unix.Mprotect(m[page:2*page], unix.PROT_NONE) == nil && idle.keep(m) {
+		return
+	}
+	// Unmapping unlocks. It can only fail if the mapping is not ours.
+	if err := unix.Munmap(m); err != nil {
+		panic("secret: unmap: " + err.Error())
+	}
+}
+
+// idle keeps a few wiped mappings of one page, locked but inaccessible, so that
+// late users still fault. Programming a keyslot needs such a page, and mapping
+// and locking one costs several times what expanding an AES key does.
+var idle cache
+
+type cache struct {
+	mu    sync.Mutex
+	count int
+	maps  [32][]byte // the first count are kept; 128 KiB of locked memory at most
+}
+
+func (c *cache) take(n int) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count == 0 || len(c.maps[c.count-1]) != n {
+		return nil
+	}
+	c.count--
+	m := c.maps[c.count]
+	c.maps[c.count] = nil
+	return m
+}
+
+func (c *cache) keep(m []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count == len(c.maps) {
+		return false
+	}
+	c.maps[c.count] = m
+	c.count++
+	return true
 }
 
 // protect makes the data pages accessible and locks them. The advice must be
@@ -128,8 +189,9 @@ func ReadFrom(r io.Reader, max int) (*Buffer, error) {
 	return fit, nil
 }
 
-// Bytes returns the secret itself, not a copy: it is valid until Wipe, and
-// touching it afterwards faults. After Wipe it returns nil.
+// Bytes returns the secret itself, not a copy: it is valid until Wipe. Touching
+// it afterwards faults, until the page has its next owner. After Wipe Bytes
+// returns nil.
 func (b *Buffer) Bytes() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -166,10 +228,7 @@ func (b *Buffer) Wipe() {
 		return
 	}
 	Wipe(b.data)
-	// Unmapping unlocks. It can only fail if the mapping is not ours.
-	if err := unix.Munmap(b.mapping); err != nil {
-		panic("secret: unmap: " + err.Error())
-	}
+	release(b.mapping)
 	b.mapping, b.data = nil, nil
 }
 

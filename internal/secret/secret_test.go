@@ -108,7 +108,33 @@ func TestWipeZeroesBeforeUnmapping(t *testing.T) {
 		t.Errorf("Len after Wipe: %d, want 64", b.Len())
 	}
 	if !faults(addr) {
-		t.Error("memory is still mapped after Wipe")
+		t.Error("memory is still accessible after Wipe")
+	}
+}
+
+// Pages are reused, so a new buffer must not begin with the last one's bytes, and
+// no two buffers may get the same page.
+func TestReusedMemoryIsZeroAndNotShared(t *testing.T) {
+	for range 3 {
+		bufs := make([]*Buffer, 80) // more than are kept idle
+		for i := range bufs {
+			bufs[i] = mustNew(t, 64+i)
+			p := bufs[i].Bytes()
+			if !bytes.Equal(p, make([]byte, 64+i)) {
+				t.Fatalf("buffer %d is not zero", i)
+			}
+			for j := range p {
+				p[j] = byte(i + 1)
+			}
+		}
+		for i, b := range bufs {
+			if !bytes.Equal(b.Bytes(), bytes.Repeat([]byte{byte(i + 1)}, 64+i)) {
+				t.Fatalf("buffer %d was overwritten", i)
+			}
+		}
+		for _, b := range bufs {
+			b.Wipe()
+		}
 	}
 }
 
@@ -225,7 +251,15 @@ func smaps(t *testing.T, addr uintptr) map[string]string {
 }
 
 func TestMemoryIsLockedAndOutOfDumpsAndForks(t *testing.T) {
-	b := mustNew(t, 64)
+	t.Run("fresh", func(t *testing.T) { isProtected(t, mustNew(t, 3*os.Getpagesize())) }) // more than is ever kept
+	t.Run("reused", func(t *testing.T) {
+		mustNew(t, 64).Wipe()
+		isProtected(t, mustNew(t, 64))
+	})
+}
+
+func isProtected(t *testing.T, b *Buffer) {
+	t.Helper()
 	f := smaps(t, uintptr(unsafe.Pointer(&b.Bytes()[0])))
 	// lo: locked, dd: do not dump, wf: wipe on fork (proc_pid_smaps(5)).
 	flags := strings.Fields(f["VmFlags"])
@@ -285,5 +319,15 @@ func dropIPCLock(t *testing.T) {
 	data[0].Inheritable &^= bit
 	if err := unix.Capset(&hdr, &data[0]); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func BenchmarkNewWipe(b *testing.B) {
+	for b.Loop() {
+		s, err := New(64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Wipe()
 	}
 }

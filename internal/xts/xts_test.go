@@ -99,7 +99,7 @@ func TestEqualsNaiveReference(t *testing.T) {
 		r := seeded(t)
 		for _, unit := range []int{16, 32, 48, 128, 240, 256, 384, 512, 768, 1024, 4096, 65536} {
 			for _, units := range []int{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 130} {
-				if unit*units > 140<<10 || name == "generic" && unit*units > 20<<10 && unit != 65536 {
+				if unit*units > 70<<10 || name == "generic" && unit*units > 20<<10 && unit != 65536 {
 					continue
 				}
 				tw := tweaks[r.IntN(len(tweaks))]
@@ -179,12 +179,10 @@ func TestCarryAtEveryUnitOfARun(t *testing.T) {
 		c := mustOpen(t, name, key, unit)
 		got, want := make([]byte, len(src)), make([]byte, len(src))
 		for at := range uint64(units + 2) {
-			for _, hi := range []uint64{0, math.MaxUint64} {
-				tw := [2]uint64{-at, hi}
-				naiveXTS(want, src, key, unit, tw, false)
-				c.Encrypt(got, src, tw)
-				diff(t, fmt.Sprintf("tweak %x", tw), got, want)
-			}
+			tw := [2]uint64{-at, -(at % 2)} // on every second turn past 2^128
+			naiveXTS(want, src, key, unit, tw, false)
+			c.Encrypt(got, src, tw)
+			diff(t, fmt.Sprintf("tweak %x", tw), got, want)
 		}
 	})
 }
