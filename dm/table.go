@@ -168,17 +168,7 @@ func (t *Table) plain(ctx context.Context, r block.Request) error {
 		parts = append(parts, block.Part{Dev: &t.rows[i], Req: r.Sub(done, n)})
 		done += n
 	}
-	return fanOut(ctx, parts)
-}
-
-// fanOut performs the parts of one request. Those of a write that must not
-// wait could not be undone if a later one would block, so it does not begin.
-func fanOut(ctx context.Context, parts []block.Part) error {
-	nowait := parts[0].Req.NoWait()
-	if nowait && parts[0].Req.Op != block.OpRead {
-		return block.ErrWouldBlock
-	}
-	return block.Parallel(ctx, parts, nowait)
+	return block.Parallel(ctx, parts)
 }
 
 // flush reaches every distinct device beneath the table, whatever targets it
@@ -192,7 +182,7 @@ func (t *Table) flush(ctx context.Context, r block.Request) error {
 	for _, d := range t.under {
 		parts = append(parts, block.Part{Dev: d, Req: r})
 	}
-	return block.Parallel(ctx, parts, r.NoWait())
+	return block.Parallel(ctx, parts)
 }
 
 // do performs a request that lies within the row.
@@ -214,7 +204,7 @@ func (w *row) flush(ctx context.Context, r block.Request) error {
 	for _, s := range w.target.Under() {
 		parts = append(parts, block.Part{Dev: s.Dev, Req: r})
 	}
-	return block.Parallel(ctx, parts, r.NoWait())
+	return block.Parallel(ctx, parts)
 }
 
 // A row is a Device whose offsets are the table's.

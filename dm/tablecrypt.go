@@ -22,7 +22,7 @@ func (t *Table) crypt(ctx context.Context, r block.Request) error {
 		}
 		return t.soft.Do(ctx, r)
 	}
-	return fanOut(ctx, t.divide(r, i))
+	return block.Parallel(ctx, t.divide(r, i))
 }
 
 // divide cuts r, which begins in row i, into parts that go to one row with
