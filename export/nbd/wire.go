@@ -1,0 +1,363 @@
+package nbd
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A wire is the byte stream of a connection in transmission. Reads and writes
+// are each done by one goroutine at a time; the rest may be called at any time.
+type wire interface {
+	// Read waits for input. idle says that the peer owes nothing: only then
+	// may it take longer than the stall timeout. io.EOF: the peer will send no
+	// more, or stop was called and nothing is left.
+	Read(b []byte, idle bool) (int, error)
+
+	// ReadFull fills b, which the peer owes.
+	ReadFull(b []byte) error
+
+	// Writev sends everything v refers to, and may change v.
+	Writev(v []unix.Iovec) error
+
+	stop()      // no more input than has arrived; wakes Read
+	kill()      // wakes everything; both directions fail from now on
+	gone() bool // the peer has hung up, though there may be input left
+	close()     // after everything else has returned
+}
+
+var errStalled = errors.New("the peer stalls: it neither sends what it announced nor reads its replies")
+
+// newWire picks the wire for nc: the socket itself where there is one, else
+// the net.Conn.
+func newWire(nc net.Conn, stall time.Duration) (wire, error) {
+	switch c := nc.(type) {
+	case *net.UnixConn:
+		return newSocket(c, stall)
+	case *net.TCPConn:
+		return newSocket(c, stall)
+	}
+	return &stream{nc: nc, stall: stall}, nil
+}
+
+// A socket is a stream socket in blocking mode, which the goroutine waits at
+// in the kernel: no poller, one system call for each wait. Its time limits are
+// the socket's own.
+type socket struct {
+	file    *os.File
+	fd      int
+	stopped atomic.Bool
+	msg     unix.Msghdr // of Writev
+}
+
+func newSocket(c interface {
+	net.Conn
+	File() (*os.File, error)
+}, stall time.Duration) (*socket, error) {
+	f, err := c.File()
+	if err != nil {
+		return nil, err
+	}
+	c.Close()                              // f has its own descriptor
+	s := &socket{file: f, fd: int(f.Fd())} // Fd makes it blocking
+	tv := unix.NsecToTimeval(int64(stall))
+	for _, opt := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, opt, &tv); err != nil {
+			f.Close()
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return s, nil
+}
+
+func (s *socket) Read(b []byte, idle bool) (int, error) {
+	for {
+		flags := 0
+		if s.stopped.Load() {
+			flags = unix.MSG_DONTWAIT
+		}
+		n, err := s.recv(b, flags)
+		switch err {
+		case 0:
+			if n == 0 {
+				return 0, io.EOF
+			}
+			return n, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if s.stopped.Load() {
+				if flags == 0 {
+					continue // look once more: stop may have come before the last input
+				}
+				return 0, io.EOF
+			}
+			if !idle {
+				return 0, errStalled
+			}
+		default:
+			return 0, os.NewSyscallError("recv", err)
+		}
+	}
+}
+
+func (s *socket) ReadFull(b []byte) error {
+	for len(b) > 0 {
+		// WAITALL: one system call for a large payload.
+		n, err := s.recv(b, unix.MSG_WAITALL)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return errStalled
+		case err != 0:
+			return os.NewSyscallError("recv", err)
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// recv reads into b, which is not empty.
+func (s *socket) recv(b []byte, flags int) (int, syscall.Errno) {
+	n, _, err := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags), 0, 0)
+	if err != 0 {
+		return 0, err
+	}
+	return int(n), 0
+}
+
+const maxIov = 1024 // IOV_MAX
+
+func (s *socket) Writev(v []unix.Iovec) error {
+	for len(v) > 0 {
+		s.msg.Iov = &v[0]
+		s.msg.SetIovlen(min(len(v), maxIov))
+		// sendmsg, since writev would raise SIGPIPE when the peer has gone.
+		n, _, err := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.msg)), unix.MSG_NOSIGNAL)
+		switch err {
+		case 0:
+			v = advance(v, int(n))
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return errStalled
+		default:
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+	s.msg.Iov = nil
+	return nil
+}
+
+// advance drops the first n bytes of v.
+func advance(v []unix.Iovec, n int) []unix.Iovec {
+	for len(v) > 0 && n >= int(v[0].Len) {
+		n -= int(v[0].Len)
+		v = v[1:]
+	}
+	if n > 0 {
+		v[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(v[0].Base), n))
+		v[0].SetLen(int(v[0].Len) - n)
+	}
+	return v
+}
+
+func (s *socket) stop() {
+	s.stopped.Store(true)
+	unix.Shutdown(s.fd, unix.SHUT_RD)
+}
+
+func (s *socket) kill() {
+	s.stopped.Store(true)
+	unix.Shutdown(s.fd, unix.SHUT_RDWR)
+}
+
+func (s *socket) gone() bool {
+	return hungUp(s.fd, s.stopped.Load())
+}
+
+// hungUp asks the kernel whether fd's peer has closed its side. After our own
+// stop the half-closed state tells nothing.
+func hungUp(fd int, stopped bool) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(p, 0); n <= 0 || err != nil {
+		return false
+	}
+	mask := int16(unix.POLLHUP | unix.POLLERR | unix.POLLNVAL)
+	if !stopped {
+		mask |= unix.POLLRDHUP
+	}
+	return p[0].Revents&mask != 0
+}
+
+func (s *socket) close() { s.file.Close() }
+
+// A stream is any net.Conn, TLS above all.
+type stream struct {
+	nc      net.Conn
+	stall   time.Duration
+	stopped atomic.Bool
+	hasDL   bool // a read deadline is set
+	stage   []byte
+}
+
+func (s *stream) Read(b []byte, idle bool) (int, error) {
+	if err := s.deadline(idle); err != nil {
+		return 0, err
+	}
+	n, err := s.nc.Read(b)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, s.readErr(err)
+}
+
+func (s *stream) ReadFull(b []byte) error {
+	for len(b) > 0 {
+		// A deadline for each piece: slow is allowed, stalled is not.
+		if err := s.deadline(false); err != nil {
+			return err
+		}
+		n, err := s.nc.Read(b)
+		b = b[n:]
+		if err != nil && len(b) > 0 {
+			if err = s.readErr(err); err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// deadline sets or clears the read deadline, unless stop has set its own.
+func (s *stream) deadline(idle bool) error {
+	if idle && !s.hasDL {
+		return nil
+	}
+	var t time.Time
+	if !idle {
+		t = time.Now().Add(s.stall)
+	}
+	s.hasDL = !idle
+	if err := s.nc.SetReadDeadline(t); err != nil {
+		return err
+	}
+	if s.stopped.Load() { // it came between: its deadline must win
+		return s.nc.SetReadDeadline(past)
+	}
+	return nil
+}
+
+var past = time.Unix(1, 0)
+
+func (s *stream) readErr(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.stopped.Load() {
+			return io.EOF
+		}
+		return errStalled
+	}
+	if errors.Is(err, io.ErrClosedPipe) {
+		return io.EOF
+	}
+	return err
+}
+
+// stageSize is a few TLS records of 16 KiB, so that small replies share them.
+const stageSize = 64 << 10
+
+func (s *stream) Writev(v []unix.Iovec) error {
+	for i := range v {
+		b := unsafe.Slice(v[i].Base, int(v[i].Len))
+		for len(b) > 0 {
+			if len(s.stage) == 0 && len(b) >= stageSize {
+				if err := s.write(b); err != nil {
+					return err
+				}
+				break
+			}
+			if s.stage == nil {
+				s.stage = make([]byte, 0, stageSize)
+			}
+			n := min(len(b), stageSize-len(s.stage))
+			s.stage = append(s.stage, b[:n]...)
+			b = b[n:]
+			if len(s.stage) == stageSize {
+				if err := s.write(s.stage); err != nil {
+					return err
+				}
+				s.stage = s.stage[:0]
+			}
+		}
+	}
+	err := error(nil)
+	if len(s.stage) > 0 {
+		err = s.write(s.stage)
+		s.stage = s.stage[:0]
+	}
+	return err
+}
+
+func (s *stream) write(b []byte) error {
+	for len(b) > 0 {
+		// In pieces, so that the deadline is about progress.
+		n := min(len(b), 4*stageSize)
+		if err := s.nc.SetWriteDeadline(time.Now().Add(s.stall)); err != nil {
+			return err
+		}
+		if _, err := s.nc.Write(b[:n]); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return errStalled
+			}
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func (s *stream) stop() {
+	s.stopped.Store(true)
+	s.nc.SetReadDeadline(past)
+}
+
+// kill closes the transport under TLS: closing TLS itself would wait for the
+// writer.
+func (s *stream) kill() {
+	s.stopped.Store(true)
+	raw(s.nc).Close()
+}
+
+func (s *stream) gone() bool {
+	sc, ok := raw(s.nc).(syscall.Conn)
+	if !ok {
+		return false
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var up bool
+	if err := rc.Control(func(fd uintptr) { up = hungUp(int(fd), false) }); err != nil {
+		return true
+	}
+	return up
+}
+
+func (s *stream) close() { s.nc.Close() }
+
+// raw is the connection beneath TLS.
+func raw(nc net.Conn) net.Conn {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return nc
+}
