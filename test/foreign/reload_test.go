@@ -175,3 +175,43 @@ func copyRange(t testing.TB, dst, src string, off, n int64) {
 		t.Error(err)
 	}
 }
+
+// A write that waits at a suspended device lands where the new table says.
+func TestWriteDuringSuspendLandsInTheNewTable(t *testing.T) {
+	d := harness.Start(t)
+	files := map[string]string{"old": leaf(t, d, "old", nil, miB), "new": leaf(t, d, "new", nil, miB)}
+	create(d, "vol", "0 2048 linear old 0")
+	sock, _ := export(d, "vol")
+	c := dial(t, sock, "vol")
+	d.OKInput("0 2048 linear new 0\n", "load", "vol", "--table", "-")
+	d.OK("suspend", "vol")
+	want := []byte("written while suspended")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if e, err := c.Do(harness.NBDWrite, 0, 4096, 0, want); e != 0 || err != nil {
+			t.Errorf("write: NBD error %d, %v", e, err)
+		}
+	}()
+	select {
+	case <-done:
+		t.Error("a write was answered while the device was suspended")
+	case <-time.After(300 * time.Millisecond):
+	}
+	d.OK("resume", "vol")
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the write is not answered after resume")
+	}
+	flush(t, c)
+	for name, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(b[4096:4096+len(want)]) == string(want); got != (name == "new") {
+			t.Errorf("the data lies on %q: %v", name, got)
+		}
+	}
+}
