@@ -36,10 +36,9 @@ func (r *report) median(server, load string, f func(sample) float64) float64 {
 	return v[len(v)/2]
 }
 
-func gbps(s sample) float64    { return s.GBps }
-func p99(s sample) float64     { return s.P99 }
-func cpuGiB(s sample) float64  { return s.CPU }
-func foreign(s sample) float64 { return s.Foreign }
+func gbps(s sample) float64   { return s.GBps }
+func p99(s sample) float64    { return s.P99 }
+func cpuGiB(s sample) float64 { return s.CPU }
 
 // speed tells how a workload's throughput is shown.
 func speed(load string) (f func(sample) float64, unit string) {
