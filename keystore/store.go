@@ -1,0 +1,314 @@
+// Package keystore holds named keys in locked memory and gives tables what
+// they ask for: one blkcrypto.Key for each config under which a name is used,
+// shared by all who use it, evicted from every engine when the last gives it
+// back.
+//
+// Lock order: Store.mu; nothing is called with it held but the making of keys.
+package keystore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"keyway/blkcrypto"
+	"keyway/internal/secret"
+)
+
+// Errors of the store, compared with errors.Is.
+var (
+	ErrNotFound = errors.New("is not in the key store")
+	ErrMissing  = errors.New("has no bytes")
+	ErrExists   = errors.New("is in the key store already")
+	ErrEvicting = errors.New("is being evicted")
+)
+
+// A Desc describes a key without a byte of it.
+type Desc struct {
+	Name   string
+	Config blkcrypto.Config // under which requests that name only the key use it
+	Source string           // where the bytes come from, for people: a path, "stdin"
+	File   string           // absolute path to read the bytes from again; "" if there is none
+	Auto   bool             // made from table text: forgotten when its last user gives it back
+}
+
+// A Status is a key's description with its state.
+type Status struct {
+	Desc
+	Missing string // why there are no bytes; "" if there are
+	Pending bool   // an eviction began and some place has not confirmed it
+	Users   int    // tables that use it
+}
+
+// Store is a set of named keys. The zero value is empty and ready.
+type Store struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+}
+
+type entry struct {
+	desc    Desc
+	bytes   *secret.Buffer // nil: missing or evicted
+	missing string
+	derived map[variant]*derived
+	// Keys that were given back or are being evicted, and whose eviction has
+	// not succeeded everywhere: they stay on the receipt until it has.
+	left     []*blkcrypto.Key
+	evicting bool
+	users    int
+}
+
+// A variant is a way to use the same bytes.
+type variant struct {
+	config blkcrypto.Config
+	weak   bool
+}
+
+type derived struct {
+	key   *blkcrypto.Key
+	users int
+}
+
+// CheckName refuses names that a key reference in a table could not carry or
+// that would not print on one line.
+func CheckName(name string) error {
+	if name == "" || len(name) > 127 {
+		return fmt.Errorf("key name %q: has %d bytes, not 1 to 127", name, len(name))
+	}
+	if i := strings.IndexFunc(name, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '\\' || c == 0xfffd }); i >= 0 {
+		return fmt.Errorf("key name %q: byte %d is a blank, a backslash or not printable", name, i+1)
+	}
+	return nil
+}
+
+// Add puts a key under a new name, or gives its bytes to one that is missing.
+// It owns b from then on, also when it fails. b is exactly as long as the
+// config's mode takes.
+func (s *Store) Add(d Desc, b *secret.Buffer) error {
+	if err := check(d, b.Len()); err != nil {
+		b.Wipe()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[d.Name]; e != nil && (e.bytes != nil || e.evicting || len(e.left) > 0) {
+		b.Wipe()
+		if e.bytes != nil && !e.evicting {
+			return fmt.Errorf("key %q %w", d.Name, ErrExists)
+		}
+		return fmt.Errorf("key %q %w: some place has not confirmed that the old one is gone", d.Name, ErrEvicting)
+	}
+	s.put(&entry{desc: d, bytes: b})
+	return nil
+}
+
+func check(d Desc, n int) error {
+	if err := CheckName(d.Name); err != nil {
+		return err
+	}
+	if err := d.Config.Check(); err != nil {
+		return fmt.Errorf("key %q: %w", d.Name, err)
+	}
+	if want := d.Config.Mode.KeySize(); n != want {
+		return fmt.Errorf("key %q: %s has %d bytes, and %v takes exactly %d", d.Name, d.Source, n, d.Config.Mode, want)
+	}
+	return nil
+}
+
+// AddMissing lists a key whose bytes are not there, and why.
+func (s *Store) AddMissing(d Desc, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries[d.Name] == nil {
+		s.put(&entry{desc: d, missing: why})
+	}
+}
+
+func (s *Store) put(e *entry) {
+	if s.entries == nil {
+		s.entries = map[string]*entry{}
+	}
+	e.derived = map[variant]*derived{}
+	s.entries[e.desc.Name] = e
+}
+
+// Use returns the key called name under config c, and what gives it back.
+// size is the length in bytes that the caller's reference states. All users
+// of one name and config share one key; when the last has called release, the
+// key is evicted wherever it was programmed, and release returns when that is
+// done. A weak XTS key is taken only if weak is set.
+func (s *Store) Use(name string, size int, c blkcrypto.Config, weak bool) (*blkcrypto.Key, func(context.Context) error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[name]
+	switch {
+	case e == nil:
+		return nil, nil, fmt.Errorf("key %q %w", name, ErrNotFound)
+	case e.evicting:
+		return nil, nil, fmt.Errorf("key %q %w", name, ErrEvicting)
+	case e.bytes == nil:
+		return nil, nil, fmt.Errorf("key %q %w: %s", name, ErrMissing, e.missing)
+	case e.bytes.Len() != size:
+		return nil, nil, fmt.Errorf("key %q has %d bytes, and the reference says %d", name, e.bytes.Len(), size)
+	}
+	v := variant{c, weak}
+	d := e.derived[v]
+	if d == nil {
+		k, err := e.derive(v)
+		if err != nil {
+			return nil, nil, err
+		}
+		d = &derived{key: k}
+		e.derived[v] = d
+	}
+	d.users++
+	e.users++
+	var once sync.Once
+	release := func(ctx context.Context) (err error) {
+		once.Do(func() { err = s.release(ctx, e, v, d) })
+		return err
+	}
+	return d.key, release, nil
+}
+
+func (e *entry) derive(v variant) (*blkcrypto.Key, error) {
+	b, err := secret.New(e.bytes.Len())
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %w", e.desc.Name, err)
+	}
+	copy(b.Bytes(), e.bytes.Bytes())
+	if v.weak {
+		return blkcrypto.NewDMCryptKey(e.desc.Name, v.config, b)
+	}
+	return blkcrypto.NewKey(e.desc.Name, v.config, b)
+}
+
+// release gives back one use.
+func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) error {
+	s.mu.Lock()
+	d.users--
+	e.users--
+	last := d.users == 0 && e.derived[v] == d
+	if last {
+		delete(e.derived, v)
+		e.left = append(e.left, d.key)
+	}
+	forget := e.desc.Auto && e.users == 0 && !e.evicting
+	s.mu.Unlock()
+	if forget {
+		_, err := s.evict(ctx, e, false)
+		return err
+	}
+	if !last {
+		return nil
+	}
+	_, err := d.key.Evict(ctx)
+	if err == nil {
+		s.mu.Lock()
+		e.left = slices.DeleteFunc(e.left, func(k *blkcrypto.Key) bool { return k == d.key })
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// Evict makes every new request with the key called name fail, waits until
+// ctx ends for those under way, takes the key out of every engine and cipher
+// that ever had it, and wipes it. The receipt names every such place. If some
+// place does not confirm, the key remains listed, unusable, and Evict may be
+// called again; with force it is forgotten all the same, and the error tells
+// where it may still be.
+func (s *Store) Evict(ctx context.Context, name string, force bool) (blkcrypto.Eviction, error) {
+	s.mu.Lock()
+	e := s.entries[name]
+	s.mu.Unlock()
+	if e == nil {
+		return blkcrypto.Eviction{Key: name}, fmt.Errorf("key %q %w", name, ErrNotFound)
+	}
+	return s.evict(ctx, e, force)
+}
+
+func (s *Store) evict(ctx context.Context, e *entry, force bool) (blkcrypto.Eviction, error) {
+	s.mu.Lock()
+	e.evicting = true
+	for v, d := range e.derived {
+		e.left = append(e.left, d.key)
+		delete(e.derived, v)
+	}
+	keys := slices.Clone(e.left)
+	s.mu.Unlock()
+
+	sum := blkcrypto.Eviction{Key: e.desc.Name}
+	var errs []error
+	for _, k := range keys {
+		r, err := k.Evict(ctx)
+		sum.Places = append(sum.Places, r.Places...)
+		if sum.ID == 0 {
+			sum.ID = r.ID
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.mu.Lock()
+		e.left = slices.DeleteFunc(e.left, func(old *blkcrypto.Key) bool { return old == k })
+		s.mu.Unlock()
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.bytes != nil {
+		e.bytes.Wipe()
+		e.bytes, e.missing = nil, "it has been evicted"
+		sum.Places = append(sum.Places, blkcrypto.Place{Holder: "key store", Detail: "locked memory"})
+	}
+	if (len(e.left) == 0 || force) && s.entries[e.desc.Name] == e {
+		delete(s.entries, e.desc.Name)
+	}
+	return sum, errors.Join(errs...)
+}
+
+// Close evicts every key.
+func (s *Store) Close(ctx context.Context) error {
+	var errs []error
+	for _, st := range s.List() {
+		if _, err := s.Evict(ctx, st.Name, true); err != nil && !errors.Is(err, ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// List returns all keys by name.
+func (s *Store) List() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Status, 0, len(s.entries))
+	for _, e := range s.entries {
+		all = append(all, e.status())
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Get returns the state of one key.
+func (s *Store) Get(name string) (Status, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[name]
+	if e == nil {
+		return Status{}, false
+	}
+	return e.status(), true
+}
+
+func (e *entry) status() Status {
+	st := Status{Desc: e.desc, Pending: e.evicting, Users: e.users}
+	if e.bytes == nil {
+		st.Missing = e.missing
+	}
+	return st
+}
