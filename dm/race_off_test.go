@@ -1,0 +1,5 @@
+//go:build !race
+
+package dm_test
+
+const raceEnabled = false
