@@ -139,6 +139,11 @@ func (s *Server) Remove(ctx context.Context, name string) error {
 
 // end drains conns until ctx ends, then cuts them.
 func end(ctx context.Context, conns []*conn) error {
+	// All are marked before the first is woken: nobody who sees one go can get
+	// another through its negotiation.
+	for _, c := range conns {
+		c.draining.Store(true)
+	}
 	for _, c := range conns {
 		c.drain()
 	}
