@@ -62,3 +62,23 @@ func BenchmarkMemcpy(b *testing.B) {
 		copy(buf, mem[rnd.IntN(len(mem)/4096)*4096:])
 	}
 }
+
+func BenchmarkFile(b *testing.B) {
+	dev, err := Open(context.Background(), "file:"+b.TempDir()+"/disk", Options{Size: 64 << 20, Create: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dev.Close()
+	benchDevice(b, dev)
+}
+
+func BenchmarkDirectFile(b *testing.B) {
+	dir := b.TempDir()
+	skipUnlessDirect(b, dir)
+	dev, err := Open(context.Background(), "file:"+dir+"/disk?direct=1", Options{Size: 64 << 20, Create: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dev.Close()
+	benchDevice(b, dev)
+}
