@@ -336,7 +336,33 @@ func TestDefaultKey(t *testing.T) {
 	}
 }
 
-// TestTablesOfOneKeyShareItsSlot, and a table that goes takes its key along
+// TestMarkEndsAtATargetThatEncrypts: what crypt sends down is its own data, and
+// default-key beneath it encrypts that again, whoever marked the request
+// above; the medium holds what dm-crypt over dm-default-key would write.
+func TestMarkEndsAtATargetThatEncrypts(t *testing.T) {
+	const other = "ff112233445566778899aabbccddeeff112233445566778899aabbccddeeff0022334455667788990011aabbccddeeff33445566778899001122aabbccddeeff"
+	meta, _ := hex.DecodeString(metaKey)
+	upper, _ := hex.DecodeString(other)
+	for _, slots := range []int{0, 2} {
+		w := dmtest.New(t)
+		disk := w.Disk("a", 1<<20, slots)
+		w.Map("d", "0 2048 default-key aes-xts-plain64 "+metaKey+" 0 a 0 2 sector_size:4096 iv_large_sectors")
+		top := w.Map("c", "0 2048 crypt aes-xts-plain64 "+other+" 0 d 0 2 sector_size:4096 iv_large_sectors")
+		data := pattern(rand.New(rand.NewPCG(1, 2)), 8192)
+		want := encrypted(meta, xts4k, blkcrypto.DUN64(1), encrypted(upper, xts4k, blkcrypto.DUN64(1), data))
+		for _, flags := range []block.Flags{0, block.SkipDefaultKey} {
+			r := block.Request{Op: block.OpWrite, Flags: flags, Off: 4096, Len: 8192, Data: block.Bytes(data)}
+			if err := top.Do(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(disk.Bytes()[4096:12288], want) {
+				t.Errorf("slots %d, flags %b: not encrypted once by each", slots, flags)
+			}
+		}
+	}
+}
+
+// TestTableTakesItsKeyAlong: tables of one key share its slot, and a table that goes takes its key along
 // (invariants 29, 55 and 58).
 func TestTableTakesItsKeyAlong(t *testing.T) {
 	w := dmtest.New(t)

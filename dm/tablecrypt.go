@@ -51,13 +51,11 @@ func (t *Table) divide(r block.Request, i int) []block.Part {
 				done += whole
 				continue
 			}
-		} else {
-			n = unit // it reaches into the next row
 		}
 		if softFrom < 0 {
 			softFrom = done
 		}
-		done += min((n+unit-1)&^(unit-1), r.Len-done)
+		done += (n + unit - 1) &^ (unit - 1) // the last unit may reach into the next row
 	}
 	soft(r.Len)
 	return parts
