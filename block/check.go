@@ -6,13 +6,14 @@ import "fmt"
 // length, read-only, and that a context comes with data of whole data units
 // whose numbers the key's config allows. It does not ask whether the device
 // supports the context's config.
-func Check(r Request, i Info) error { return CheckAt(r, i.Size, i.LogicalBlock, i.ReadOnly) }
+func Check(r Request, i Info) error { return CheckAt(&r, i.Size, i.LogicalBlock, i.ReadOnly) }
 
 // CheckAt is Check for callers that keep the three figures themselves; it is
-// on the path of every request, where building an Info is not.
+// on the path of every request, where building an Info is not. logicalBlock is
+// a power of two.
 //
 // Hot: no allocation unless it fails.
-func CheckAt(r Request, size int64, logicalBlock int, readOnly bool) error {
+func CheckAt(r *Request, size int64, logicalBlock int, readOnly bool) error {
 	if r.Op == OpFlush {
 		if r.Crypt.Active() {
 			return errNoData(r)
@@ -22,7 +23,7 @@ func CheckAt(r Request, size int64, logicalBlock int, readOnly bool) error {
 	if r.Off < 0 || r.Len < 0 || r.Off > size || r.Len > size-r.Off {
 		return fmt.Errorf("%w (%d bytes at %d of %d)", ErrOutOfRange, r.Len, r.Off, size)
 	}
-	if (r.Off|r.Len)%int64(logicalBlock) != 0 {
+	if (r.Off|r.Len)&int64(logicalBlock-1) != 0 {
 		return fmt.Errorf("%w: %d bytes at %d are not multiples of the block size %d", ErrInvalid, r.Len, r.Off, logicalBlock)
 	}
 	if readOnly && r.Op.Changes() {
@@ -41,7 +42,7 @@ func CheckAt(r Request, size int64, logicalBlock int, readOnly bool) error {
 	return nil
 }
 
-func checkContext(r Request) error {
+func checkContext(r *Request) error {
 	if !r.Op.HasData() {
 		return errNoData(r)
 	}
@@ -55,6 +56,6 @@ func checkContext(r Request) error {
 	return nil
 }
 
-func errNoData(r Request) error {
+func errNoData(r *Request) error {
 	return fmt.Errorf("%w: a %v carries no data and takes no encryption context", ErrInvalid, r.Op)
 }

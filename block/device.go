@@ -40,7 +40,7 @@ func (s Support) String() string { return [...]string{"none", "emulated", "nativ
 // Info describes a device.
 type Info struct {
 	Size                 int64 // bytes
-	LogicalBlock         int   // bytes; Off and Len are multiples of it
+	LogicalBlock         int   // bytes, a power of two; Off and Len are multiples of it
 	PhysicalBlock        int   // bytes
 	MinIO, OptIO         int   // bytes; preferred least and best size of a request, 0 for no preference
 	FUA, Discard, Zeroes Support
@@ -83,7 +83,9 @@ func Extents(ctx context.Context, dev Device, off, n int64) iter.Seq2[Extent, er
 		return s.Extents(ctx, off, n)
 	}
 	return func(yield func(Extent, error) bool) {
-		if n > 0 {
+		if err := CheckAt(&Request{Op: OpDiscard, Off: off, Len: n}, dev.Info().Size, 1, false); err != nil {
+			yield(Extent{}, err)
+		} else if n > 0 {
 			yield(Extent{Off: off, Len: n}, nil)
 		}
 	}

@@ -38,13 +38,14 @@ type rmw struct {
 	locks     rangeLock
 }
 
-// refresh looks up dev's block size and reports whether it is another one.
-func (m *rmw) refresh() bool {
+// refresh looks up dev's block size, and returns it less one.
+func (m *rmw) refresh() int64 {
 	mask := int64(m.dev.Info().LogicalBlock - 1)
 	if mask < 0 || mask&(mask+1) != 0 {
 		panic("block: RMW of a device whose block size is not a power of two")
 	}
-	return m.mask.Swap(mask) != mask
+	m.mask.Store(mask)
+	return mask
 }
 
 // Info is dev's with blocks of one byte. A change may have to wait for another
@@ -74,11 +75,38 @@ func (m *rmw) Extents(ctx context.Context, off, n int64) iter.Seq2[Extent, error
 //
 // Hot: no allocation for an aligned request.
 func (m *rmw) Do(ctx context.Context, r Request) error {
-	for {
-		mask := m.mask.Load()
+	if (r.Off|r.Len)&m.mask.Load() == 0 && !m.exact.Load() {
+		if !r.Op.Changes() {
+			if err := m.dev.Do(ctx, r); err == nil || !errors.Is(err, ErrInvalid) {
+				return err
+			}
+		} else if err := m.gate.Enter(ctx, r.Lane, r.NoWait()); err != nil {
+			return err
+		} else if m.exact.Load() {
+			m.gate.Leave(r.Lane)
+		} else {
+			err := m.dev.Do(ctx, r)
+			m.gate.Leave(r.Lane)
+			if err == nil || !errors.Is(err, ErrInvalid) {
+				return err
+			}
+		}
+	}
+	return m.doSlow(ctx, r)
+}
+
+// doSlow performs what Do did not.
+func (m *rmw) doSlow(ctx context.Context, r Request) error {
+	mask := m.mask.Load()
+	for again := 0; ; again++ {
 		err := m.try(ctx, r, mask)
-		// An error may come from a block size that is no longer dev's.
-		if err == nil || !errors.Is(err, ErrInvalid) || !m.refresh() {
+		if err == nil || !errors.Is(err, ErrInvalid) {
+			return err
+		}
+		// The refusal may come from a block size that mask is not, even if it
+		// is gone by now: then one more try decides.
+		used := mask
+		if mask = m.refresh(); mask == used && again > 0 {
 			return err
 		}
 	}
@@ -93,14 +121,12 @@ func (m *rmw) try(ctx context.Context, r Request, mask int64) error {
 		return m.change(ctx, r)
 	}
 	i := m.dev.Info()
-	if err := CheckAt(r, i.Size, 1, i.ReadOnly); err != nil {
+	if err := CheckAt(&r, i.Size, 1, i.ReadOnly); err != nil {
 		return err
 	}
 	if r.Len == 0 {
 		return nil
 	}
-	// i may be newer than mask. Both are sizes that dev had, so the loop in Do
-	// sees a refusal and the change, whichever is right.
 	if r.Op == OpRead {
 		return m.read(ctx, r, mask)
 	}

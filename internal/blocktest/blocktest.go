@@ -8,6 +8,7 @@ package blocktest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -110,12 +111,7 @@ func pattern(seed uint64, n int64) []byte {
 	b := make([]byte, n+7)
 	p := rand.NewPCG(seed, 0x626c6f636b)
 	for i := int64(0); i < n; i += 8 {
-		v := p.Uint64()
-		for k := range int64(8) {
-			if i+k < int64(len(b)) {
-				b[i+k] = byte(v >> (8 * k))
-			}
-		}
+		binary.LittleEndian.PutUint64(b[i:], p.Uint64())
 	}
 	return b[:n:n]
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	historyWorkers = 4
-	historyTime    = 300 * time.Millisecond
+	historyTime    = 150 * time.Millisecond
 )
 
 // reservations keeps requests that run side by side from overlapping, so that
