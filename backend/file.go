@@ -71,7 +71,7 @@ func (f *file) Info() block.Info {
 //
 // Hot: no allocation for contiguous data.
 func (f *file) Do(ctx context.Context, r block.Request) error {
-	if err := block.CheckAt(r, f.size, f.logical, f.readOnly); err != nil {
+	if err := block.CheckAt(&r, f.size, f.logical, f.readOnly); err != nil {
 		return err
 	}
 	if r.Crypt.Active() {
@@ -206,7 +206,7 @@ func (f *file) fallocate(mode uint32, off, n int64) error {
 // but was never written. A block device shows none.
 func (f *file) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
 	return func(yield func(block.Extent, error) bool) {
-		if err := block.CheckAt(block.Request{Op: block.OpDiscard, Off: off, Len: n}, f.size, 1, false); err != nil {
+		if err := block.CheckAt(&block.Request{Op: block.OpDiscard, Off: off, Len: n}, f.size, 1, false); err != nil {
 			yield(block.Extent{}, err)
 			return
 		}

@@ -115,7 +115,7 @@ func (m *mem) Info() block.Info {
 //
 // Hot: no allocation.
 func (m *mem) Do(ctx context.Context, r block.Request) error {
-	if err := block.CheckAt(r, m.size, memBlock, m.readOnly); err != nil {
+	if err := block.CheckAt(&r, m.size, memBlock, m.readOnly); err != nil {
 		return err
 	}
 	if r.Crypt.Active() {
@@ -259,7 +259,7 @@ func (m *mem) release(off, end int64) int64 {
 // Extents tells holes from data by chunks.
 func (m *mem) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
 	return func(yield func(block.Extent, error) bool) {
-		if err := block.CheckAt(block.Request{Op: block.OpDiscard, Off: off, Len: n}, m.size, 1, false); err != nil {
+		if err := block.CheckAt(&block.Request{Op: block.OpDiscard, Off: off, Len: n}, m.size, 1, false); err != nil {
 			yield(block.Extent{}, err)
 			return
 		}

@@ -80,7 +80,12 @@ func (m *Mapped) unlock() { <-m.control }
 // Do maps r by the table that is live when the gate admits it.
 //
 // Hot: no allocation for a request within one row.
-func (m *Mapped) Do(ctx context.Context, r block.Request) error {
+func (m *Mapped) Do(ctx context.Context, r block.Request) error { return m.do(ctx, &r) }
+
+// Do is the device's: a method of its own spares a copy of the request.
+func (h *Handle) Do(ctx context.Context, r block.Request) error { return h.do(ctx, &r) }
+
+func (m *Mapped) do(ctx context.Context, r *block.Request) error {
 	if err := m.gate.Enter(ctx, r.Lane, r.NoWait()); err != nil {
 		if err == block.ErrWouldBlock {
 			return err
@@ -92,7 +97,7 @@ func (m *Mapped) Do(ctx context.Context, r block.Request) error {
 		m.gate.Leave(r.Lane)
 		return m.opError(r, m.noTable())
 	}
-	err := t.Do(ctx, r)
+	err := t.do(ctx, r)
 	if err == nil {
 		m.gate.Count(r.Lane, r.Op, r.Len)
 	}
@@ -104,7 +109,7 @@ func (m *Mapped) Do(ctx context.Context, r block.Request) error {
 }
 
 // opError adds which request it was, at the lowest device that knows.
-func (m *Mapped) opError(r block.Request, err error) error {
+func (m *Mapped) opError(r *block.Request, err error) error {
 	if _, known := errors.AsType[*block.OpError](err); known || errors.Is(err, block.ErrWouldBlock) {
 		return err
 	}

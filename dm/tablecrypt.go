@@ -14,15 +14,15 @@ import (
 // (blkcrypto.md, invariant 9).
 //
 // Hot: no allocation for a request within one row.
-func (t *Table) crypt(ctx context.Context, r block.Request) error {
+func (t *Table) crypt(ctx context.Context, r *block.Request) error {
 	i := t.find(r.Off)
 	if r.Off+r.Len <= t.rows[i].end {
-		if t.rows[i].native(&r) {
+		if t.rows[i].native(r) {
 			return t.rows[i].do(ctx, r)
 		}
-		return t.soft.Do(ctx, r)
+		return t.soft.Do(ctx, *r)
 	}
-	return block.Parallel(ctx, t.divide(r, i))
+	return block.Parallel(ctx, t.divide(*r, i))
 }
 
 // divide cuts r, which begins in row i, into parts that go to one row with

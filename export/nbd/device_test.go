@@ -54,7 +54,7 @@ func (m *memory) Do(ctx context.Context, r block.Request) error {
 	if err := m.fail.Load(); err != nil {
 		return *err
 	}
-	if err := block.CheckAt(r, m.info.Size, m.info.LogicalBlock, m.info.ReadOnly); err != nil {
+	if err := block.CheckAt(&r, m.info.Size, m.info.LogicalBlock, m.info.ReadOnly); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -30,7 +30,7 @@ func (d *disk) Do(_ context.Context, r block.Request) error {
 	if d.block && r.NoWait() {
 		return block.ErrWouldBlock
 	}
-	if err := block.CheckAt(r, int64(len(d.mem)), 512, false); err != nil {
+	if err := block.CheckAt(&r, int64(len(d.mem)), 512, false); err != nil {
 		return err
 	}
 	switch r.Op {
