@@ -16,6 +16,7 @@ import (
 	"keyway/block"
 	"keyway/dm"
 	"keyway/internal/dmtest"
+	"keyway/keyslot"
 	"keyway/test/naive"
 )
 
@@ -383,6 +384,43 @@ func TestTableTakesItsKeyAlong(t *testing.T) {
 	w.Reload("e", "0 1024 linear a 0")
 	if n := engine.Stats().Resident; n != 0 {
 		t.Errorf("%d keys left after the last table that used them", n)
+	}
+}
+
+// TestEvictionPassesThrough a mapped device to every engine beneath and to
+// the fallback; the key stays usable (dm-fscrypt.md, invariants 51 and 57).
+func TestEvictionPassesThrough(t *testing.T) {
+	w := dmtest.New(t)
+	w.Disk("a", 1<<20, 2)
+	w.Disk("b", 1<<20, 2)
+	w.Disk("n", 1<<20, 0)
+	w.Map("low", "0 64 linear b 0")
+	top := w.Map("top", "0 64 linear a 0\n64 64 linear low 0\n128 64 linear n 0")
+	k := dmtest.NewKey(t, "k", xts4k, 3)
+	r := block.Request{Op: block.OpWrite, Len: 192 * 512, Data: block.Bytes(make([]byte, 192*512)), Crypt: blkcrypto.Context{Key: k}}
+	managers := []*keyslot.Manager{w.Device("a").Engine(), w.Device("b").Engine(), w.Fallback()}
+	resident := func() (n int) {
+		for _, m := range managers {
+			n += m.Stats().Resident
+		}
+		return n
+	}
+	for range 2 {
+		if err := top.Do(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if n := resident(); n != 3 {
+			t.Fatalf("the key is in %d places, want 3", n)
+		}
+		if err := top.Keyslots().Evict(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		if n := resident(); n != 0 {
+			t.Fatalf("the key is still in %d places", n)
+		}
+	}
+	if p := top.Keyslots().Profile(); p != top.Info().Crypto {
+		t.Error("the passthrough manager advertises another profile than the device")
 	}
 }
 

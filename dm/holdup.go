@@ -10,7 +10,7 @@ import (
 func (m *Mapped) holdup() string {
 	found := m.holdups(map[*Mapped]bool{})
 	if len(found) == 0 {
-		return fmt.Sprintf("%d requests are still in progress", m.gate.Inside())
+		return fmt.Sprintf("%s in progress", requests(m.gate.Inside()))
 	}
 	return strings.Join(found, ", ")
 }
@@ -27,12 +27,19 @@ func (m *Mapped) holdups(seen map[*Mapped]bool) []string {
 		below := d.holdups(seen)
 		switch inside, waiting := d.gate.Inside(), d.gate.Waiting(); {
 		case d.suspended.Load() && waiting > 0:
-			found = append(found, fmt.Sprintf("device %q is suspended and %d requests wait there", d.Name(), waiting))
+			found = append(found, fmt.Sprintf("device %q is suspended, with %s waiting there", d.Name(), requests(waiting)))
 		case len(below) > 0:
 			found = append(found, below...)
 		case inside > 0:
-			found = append(found, fmt.Sprintf("%d requests are in progress in device %q", inside, d.Name()))
+			found = append(found, fmt.Sprintf("%s in progress in device %q", requests(inside), d.Name()))
 		}
 	}
 	return found
+}
+
+func requests(n int64) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
 }

@@ -133,7 +133,7 @@ func TestSuspendNamesWhatHoldsItUp(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	err := top.Suspend(soon(t), dm.SuspendOptions{})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `device "low" is suspended and 1 requests wait there`) {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `device "low" is suspended, with 1 request waiting there`) {
 		t.Errorf("suspend over a suspended device: %v", err)
 	}
 	if top.State().Suspended {
@@ -151,7 +151,7 @@ func TestSuspendNamesWhatHoldsItUp(t *testing.T) {
 	go func() { done <- write(top, 0, make([]byte, 512)) }()
 	<-entered
 	err = top.Suspend(soon(t), dm.SuspendOptions{})
-	if err == nil || !strings.Contains(err.Error(), `1 requests are in progress in device "a"`) {
+	if err == nil || !strings.Contains(err.Error(), `1 request in progress in device "a"`) {
 		t.Errorf("suspend over a slow disk: %v", err)
 	}
 	if err := write(top, 4096, nil); err != nil {

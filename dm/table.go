@@ -19,9 +19,10 @@ type Table struct {
 	rows     []row
 	readOnly bool
 
-	soft  block.Device   // the fallback over this table
-	under []block.Device // the distinct devices beneath: whom a flush must reach
-	block int            // logical block in bytes
+	fallback *keyslot.Manager
+	soft     block.Device   // the fallback over this table
+	under    []block.Device // the distinct devices beneath: whom a flush must reach
+	block    int            // logical block in bytes
 
 	handles map[*Handle]bool // the mapped devices that it has open
 
@@ -103,7 +104,7 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 			}
 		}
 	}
-	t.soft = keyslot.Over(plain{t}, fallback)
+	t.fallback, t.soft = fallback, keyslot.Over(plain{t}, fallback)
 	return nil
 }
 

@@ -1,0 +1,70 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"keyway/blkcrypto"
+	"keyway/keyslot"
+)
+
+// Keyslots returns the manager of a leaf's inline engine. Every other device
+// has a passthrough manager without slots: its profile is what the live table
+// serves natively, and evicting a key there evicts it from every engine
+// beneath, in the live and the inactive table, and from the fallback.
+//
+// Key.Evict reaches further, also to devices that have left the table.
+func (m *Mapped) Keyslots() *keyslot.Manager {
+	if e := m.Engine(); e != nil {
+		return e
+	}
+	return keyslot.NewPassthrough(fmt.Sprintf("device %q", m.Name()),
+		func() blkcrypto.Profile { return *m.cryptoProfile() }, m.evictBeneath)
+}
+
+func (m *Mapped) evictBeneath(ctx context.Context, k *blkcrypto.Key) blkcrypto.Place {
+	place := blkcrypto.Place{Holder: fmt.Sprintf("device %q", m.Name())}
+	var details []string
+	var errs []error
+	for e := range m.managersBeneath() {
+		p := e.EvictKey(ctx, k) // all of them, whatever one answers
+		details = append(details, fmt.Sprintf("%s: %s", p.Holder, p.Detail))
+		if p.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Holder, p.Err))
+		}
+	}
+	place.Detail = strings.Join(details, "; ")
+	place.Err = errors.Join(errs...)
+	return place
+}
+
+// managersBeneath returns every manager with slots at or below m.
+func (m *Mapped) managersBeneath() map[*keyslot.Manager]bool {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	found := map[*keyslot.Manager]bool{}
+	m.collect(found, map[*Mapped]bool{})
+	return found
+}
+
+// collect adds the managers at or below m. Called with graph.mu held.
+func (m *Mapped) collect(found map[*keyslot.Manager]bool, seen map[*Mapped]bool) {
+	if seen[m] {
+		return
+	}
+	seen[m] = true
+	if e := m.Engine(); e != nil {
+		found[e] = true
+	}
+	for _, t := range []*Table{m.live.Load(), m.inactive} {
+		if t == nil {
+			continue
+		}
+		found[t.fallback] = true
+		for h := range t.handles {
+			h.Mapped.collect(found, seen)
+		}
+	}
+}
