@@ -20,7 +20,7 @@ type Engine interface {
 	// Name says which engine this is, for people.
 	Name() string
 
-	// Profile is the set of configs that Program takes.
+	// Profile is the set of configs that Program takes. It is constant.
 	Profile() blkcrypto.Profile
 
 	// Slots is the number of keyslots, constant and at least 1.

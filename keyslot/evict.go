@@ -10,29 +10,35 @@ import (
 	"keyway/blkcrypto"
 )
 
-// EvictKey takes k out of the slot that holds it, once no request uses it:
-// the Holder's part of Key.Evict. A slot that the engine cannot empty is
-// quarantined: nobody gets it until an eviction or a reset has emptied it
-// (blkcrypto.md, invariants 21 to 24).
+// EvictKey takes k out of every slot that holds it or may, once no request
+// uses it there: the Holder's part of Key.Evict. Requests for k wait
+// meanwhile. A slot that the engine cannot empty is put in quarantine: it
+// serves nobody until an eviction or a reset has emptied it. All slots are
+// tried, whatever the engine says to one of them (blkcrypto.md, invariants 21
+// to 24). If ctx ends while requests use the slot, all is as before.
 func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Place {
-	p := blkcrypto.Place{Holder: m.Name()}
 	if m.engine == nil {
-		return m.pass.evict(ctx, k)
+		return m.pass.evictKey(ctx, k)
 	}
-	p.Detail = "in no keyslot"
+	p := blkcrypto.Place{Holder: m.Name(), Detail: "in no keyslot"}
+	if !m.leave(k) {
+		return p
+	}
 	var places []string
-	for {
-		s, err := m.takeHolding(ctx, k)
-		if err == nil && s != nil {
-			places = append(places, fmt.Sprintf("keyslot %d", s.number))
-			p.Detail = strings.Join(places, ", ")
-			err = m.empty(k, s)
+	var errs []error
+	for i := range m.slots {
+		had, err := m.evictSlot(ctx, &m.slots[i], k)
+		if had != nil {
+			places = append(places, fmt.Sprintf("keyslot %d", i))
 		}
-		if err != nil || s == nil {
-			p.Err = err
-			return p
-		}
+		errs = append(errs, err)
 	}
+	m.left(k)
+	if places != nil {
+		p.Detail = strings.Join(places, ", ")
+	}
+	p.Err = errors.Join(errs...)
+	return p
 }
 
 // Evict evicts k from this manager alone; the key remains usable and is
@@ -45,106 +51,79 @@ func (m *Manager) Evict(ctx context.Context, k *blkcrypto.Key) error {
 	return nil
 }
 
-// takeHolding takes the slot whose engine side holds k, when its last request
-// has ended, and returns nil if there is none. From then until empty has run,
-// requests for k wait. If ctx ends first everything is as before.
-func (m *Manager) takeHolding(ctx context.Context, k *blkcrypto.Key) (*slot, error) {
-	id := k.ID()
+// leave keeps requests from k until left, and reports whether there is
+// anything to evict; if not, left must not follow. Those who wait for a slot
+// with a dead key hear of it.
+func (m *Manager) leave(k *blkcrypto.Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for {
-		s := m.holding(k)
-		if s == nil && !m.pending[id] {
-			return nil, nil
-		}
-		if s != nil && (m.byKey[id] == s || s.broken != nil) && !m.leaving[id] {
-			return s, m.drain(ctx, k, s)
-		}
-		// Being programmed, reused for another key, or evicted by somebody
-		// else: look again after the next change.
-		if err := m.wait(ctx); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// drain takes s, which holds k, when its last request has ended. mu is held
-// at entry and return.
-func (m *Manager) drain(ctx context.Context, k *blkcrypto.Key, s *slot) error {
-	id := k.ID()
-	mapped := m.byKey[id] == s
-	m.leaving[id] = true
-	delete(m.byKey, id)
-	m.publish()
-	for !s.refs.CompareAndSwap(0, taken) {
-		if err := m.wait(ctx); err != nil {
-			delete(m.leaving, id)
-			if mapped {
-				m.byKey[id] = s
-			}
-			m.pump()
-			return fmt.Errorf("keyslot %d is in use by %d requests: %w", s.number, s.refs.Load(), err)
-		}
-	}
-	return nil
-}
-
-// wait waits for a change of any slot. mu is held at entry and return.
-func (m *Manager) wait(ctx context.Context) error {
-	changed := m.changed
-	m.waiting.Add(1)
-	m.mu.Unlock()
-	var err error
-	select {
-	case <-changed:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	m.mu.Lock()
-	m.waiting.Add(-1)
-	return err
-}
-
-// holding returns a slot whose engine side holds k, or may. Called with mu held.
-func (m *Manager) holding(k *blkcrypto.Key) *slot {
+	held := false
 	for i := range m.slots {
-		s := &m.slots[i]
-		if s.key.Load() == k || slices.Contains(s.maybe, k) {
-			return s
-		}
+		held = held || slices.Contains(m.slots[i].holds, k)
 	}
-	return nil
+	if held {
+		m.leaving[k.ID()]++
+	}
+	m.pump()
+	return held
 }
 
-// empty evicts the slot that takeHolding returned.
-func (m *Manager) empty(k *blkcrypto.Key, s *slot) error {
-	<-m.engineFree
-	err := m.engine.Evict(s.number)
-	m.engineFree <- struct{}{}
-
+func (m *Manager) left(k *blkcrypto.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.leaving, k.ID())
-	m.emptied(s, err)
-	m.pump()
-	if err != nil {
-		return fmt.Errorf("keyslot %d is quarantined: %w", s.number, err)
+	if m.leaving[k.ID()]--; m.leaving[k.ID()] == 0 {
+		delete(m.leaving, k.ID())
 	}
-	return nil
+	m.pump()
 }
 
-// Close evicts every key from the engine: its owner goes away.
+// evictSlot empties s if it holds k, or anything if k is nil, when its last
+// request has ended. It returns the keys that s held, nil if it did nothing.
+func (m *Manager) evictSlot(ctx context.Context, s *slot, k *blkcrypto.Key) (had []*blkcrypto.Key, err error) {
+	m.mu.Lock()
+	if k != nil && !slices.Contains(s.holds, k) || len(s.holds) == 0 {
+		m.mu.Unlock()
+		return nil, nil
+	}
+	had = slices.Clone(s.holds)
+	g, err := m.await(ctx, &waiter{kind: wantSlot, key: k, slot: s})
+	if err != nil {
+		return had, fmt.Errorf("keyslot %d is in use by %d requests: %w", s.number, max(s.refs.Load(), 0), err)
+	}
+	if g.slot == nil {
+		return nil, nil // reprogrammed meanwhile
+	}
+	had = slices.Clone(s.holds)
+	err = m.empty(s)
+	m.mu.Lock()
+	m.done(s, 0)
+	m.mu.Unlock()
+	if err != nil {
+		return had, fmt.Errorf("keyslot %d is in quarantine: %w", s.number, err)
+	}
+	return had, nil
+}
+
+// Close evicts every key from the engine, whose owner goes away; Get fails
+// from then on. After an error it may be called again, and the keys still
+// count the manager among their holders.
 func (m *Manager) Close(ctx context.Context) error {
 	if m.engine == nil {
 		return nil
 	}
+	m.mu.Lock()
+	m.closed = true
+	m.pump()
+	m.mu.Unlock()
+
 	var errs []error
 	for i := range m.slots {
-		if k := m.slots[i].key.Load(); k != nil {
-			if p := m.EvictKey(ctx, k); p.Err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", p.Holder, p.Err))
-				continue
-			}
+		had, err := m.evictSlot(ctx, &m.slots[i], nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.Name(), err))
+			continue
+		}
+		for _, k := range had {
 			k.Release(m)
 		}
 	}

@@ -2,6 +2,8 @@ package keyslot
 
 import (
 	"context"
+	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -9,58 +11,61 @@ import (
 	"keyway/block"
 )
 
-// A Manager shares the keyslots of one engine among keys. A key is in at most
-// one slot, a slot is reprogrammed only when no request uses it, and the
-// victim is the idle slot that was released longest ago (blkcrypto.md,
+// A Manager shares the keyslots of one engine among keys. A key is mapped to
+// at most one slot, a slot is reprogrammed only when no request uses it, and
+// the victim is the idle slot that was released longest ago (blkcrypto.md,
 // invariants 13, 15 and 16).
 type Manager struct {
-	engine Engine // nil: passthrough
-	pass   passthrough
-	slots  []slot
+	engine  Engine // nil: passthrough
+	pass    passthrough
+	profile blkcrypto.Profile // the engine's
+	slots   []slot
 
-	// index finds the slot of a key without a lock. It is replaced, never
-	// changed, and empty whenever requests must go through the queue: while
-	// somebody waits for a slot and while the engine is being reset.
-	index   atomic.Pointer[map[uint64]*slot]
-	clock   atomic.Uint64 // ticks at each release
-	waiting atomic.Int64  // parties that a release must tell
+	// table finds the slot of a key: chains of mapped slots, by the low bits
+	// of the key's ID. It is changed with mu held and read without: a reader
+	// may miss a slot that moves, and must look again once it has a reference.
+	table []atomic.Pointer[slot]
 
-	engineFree chan struct{} // holds the engine's one token while nobody calls it
+	open   atomic.Bool // a Get that finds its key need not ask for mu
+	queued atomic.Bool // somebody waits: the release of a slot may concern him
 
-	mu        sync.Mutex // guards what follows
-	byKey     map[uint64]*slot
-	pending   map[uint64]bool // keys being programmed
-	leaving   map[uint64]bool // keys being evicted
-	queue     []*waiter       // in order of arrival
-	passed    int             // hits served past a waiter that has no slot
-	resetting bool
-	changed   chan struct{} // closed and replaced when a slot's state changes
+	_     [64]byte      // away from what every Get reads
+	clock atomic.Uint64 // the tick of the last release
+	_     [56]byte
+
+	mu        sync.Mutex     // guards what follows
+	queue     []*waiter      // in order of arrival
+	starved   *waiter        // the first for whom there is an engine but no slot
+	passed    int            // hits served past starved
+	calling   bool           // somebody calls Program or Evict of the engine
+	resetting bool           // a reset owns the engine, and takes all slots
+	closed    bool           // by Close
+	leaving   map[uint64]int // evictions under way of keys, by ID
 	stats     Stats
 }
 
-// maxPassed bounds how many requests whose key is in a slot may pass a waiter
-// that needs one. Without passing, a single slot would be reprogrammed for
-// each request of two keys in turn; without a bound, the waiter could starve
-// (blkcrypto.md, invariant 17).
-const maxPassed = 64
-
-// A slot's refs count the requests that use it; taken means that the manager
-// has it for itself.
+// A slot's refs count the requests that use it; taken means that whoever has
+// the engine has it too.
 type slot struct {
 	number   int
 	refs     atomic.Int64
 	released atomic.Uint64                 // tick of the last release
-	key      atomic.Pointer[blkcrypto.Key] // what is in the engine; changed only while taken or by a reset
+	key      atomic.Pointer[blkcrypto.Key] // the mapped key: requests find it here
+	next     atomic.Pointer[slot]          // in the chain of table
 
-	// Quarantine, guarded by Manager.mu: the engine could not empty the slot,
-	// and beside key these may be in it.
+	// holds are the keys of which something may be in the engine's slot: the
+	// mapped one; beside it, while the engine is called and after it failed,
+	// others. broken is why the slot is in quarantine: the engine could not
+	// empty it. Both are guarded by Manager.mu.
+	holds  []*blkcrypto.Key
 	broken error
-	maybe  []*blkcrypto.Key
+
+	_ [48]byte // two cache lines: adjacent ones are fetched in pairs
 }
 
 const taken = -1
 
-// ref adds a reference unless the manager has taken s.
+// ref adds a reference unless s is taken.
 func (s *slot) ref() bool {
 	for {
 		n := s.refs.Load()
@@ -73,35 +78,23 @@ func (s *slot) ref() bool {
 	}
 }
 
-// A waiter is one Get that could not be served at once.
-type waiter struct {
-	key   *blkcrypto.Key
-	ready chan grant // buffered: the manager never waits for a waiter
-}
-
-// A grant gives a waiter a slot with its key, or one to program.
-type grant struct {
-	slot    *slot
-	program bool
-	err     error
-}
-
-// New returns a manager of e's slots.
+// New returns a manager of e's slots. e belongs to it: nobody else may
+// program or evict.
 func New(e Engine) *Manager {
 	n := e.Slots()
 	if n < 1 {
 		panic("keyslot: an engine without slots needs no manager of slots")
 	}
 	m := &Manager{
-		engine: e, slots: make([]slot, n), engineFree: make(chan struct{}, 1),
-		byKey: map[uint64]*slot{}, pending: map[uint64]bool{}, leaving: map[uint64]bool{},
-		changed: make(chan struct{}),
+		engine: e, profile: e.Profile(), slots: make([]slot, n),
+		table:   make([]atomic.Pointer[slot], 2<<bits.Len(uint(n-1))), // at most half full
+		leaving: map[uint64]int{},
 	}
 	for i := range m.slots {
 		m.slots[i].number = i
 	}
-	m.index.Store(&noIndex)
-	m.engineFree <- struct{}{}
+	m.clock.Store(1) // no slot has been released yet: their ticks are 0
+	m.open.Store(true)
 	return m
 }
 
@@ -110,7 +103,7 @@ func (m *Manager) Profile() blkcrypto.Profile {
 	if m.engine == nil {
 		return m.pass.profile()
 	}
-	return m.engine.Profile()
+	return m.profile
 }
 
 // Name says which engine this is.
@@ -132,21 +125,20 @@ type Slot struct {
 // Get returns a slot that holds k, and programs one if there is none. It
 // waits for a slot in the order of arrival until ctx ends; with nowait it
 // returns block.ErrWouldBlock rather than wait or program. It fails with
-// blkcrypto.ErrKeyEvicted once the eviction of k has begun, and with
-// block.ErrNoCrypto if the engine does not support k's config.
+// blkcrypto.ErrKeyEvicted once the eviction of k has begun, with
+// block.ErrNoCrypto if the engine does not support k's config, and with
+// block.ErrClosed after Close.
 //
 // Hot: no allocation if k is in a slot.
 func (m *Manager) Get(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot, error) {
-	if m.engine == nil {
-		return Slot{}, nil
-	}
-	if s := (*m.index.Load())[k.ID()]; s != nil && s.ref() {
-		// The reference keeps the key where it is; what the index said may be
-		// older than that.
-		if s.key.Load() == k && !k.Evicted() {
-			return Slot{m, s}, nil
+	if m.open.Load() {
+		if s := m.find(k); s != nil && s.ref() {
+			// The reference keeps the key where it is; what find saw may be older.
+			if s.key.Load() == k && !k.Evicted() {
+				return Slot{m, s}, nil
+			}
+			m.drop(s)
 		}
-		m.drop(s)
 	}
 	return m.getSlow(ctx, k, nowait)
 }
@@ -155,30 +147,78 @@ func (m *Manager) Get(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot,
 //
 // Hot: no allocation.
 func (s Slot) Put() {
-	if s.s != nil {
-		s.m.release(s.s)
+	if s.s == nil {
+		return
 	}
+	// Before the reference goes: an idle slot is chosen by its tick. The slot
+	// that was released last needs no newer one.
+	if s.s.released.Load() != s.m.clock.Load() {
+		s.s.released.Store(s.m.clock.Add(1))
+	}
+	s.m.drop(s.s)
 }
 
-func (m *Manager) release(s *slot) {
-	s.released.Store(m.clock.Add(1)) // first: once refs is 0 the slot is chosen by it
-	m.drop(s)
+// Crypt transforms data units with the key in the slot, as Engine.Crypt does.
+func (s Slot) Crypt(d Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
+	return s.m.engine.Crypt(s.s.number, d, dun, dst, src)
 }
 
-// drop takes a reference away and tells whoever waits for that.
+// drop takes a reference away and tells those who wait for that.
 func (m *Manager) drop(s *slot) {
 	n := s.refs.Add(-1)
 	if n < 0 {
 		panic("keyslot: slot released twice")
 	}
-	if n == 0 && m.waiting.Load() > 0 {
+	if n == 0 && m.queued.Load() {
 		m.mu.Lock()
 		m.pump()
 		m.mu.Unlock()
 	}
 }
 
-// Crypt transforms data units with the key in the slot, as Engine.Crypt does.
-func (s Slot) Crypt(d Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
-	return s.m.engine.Crypt(s.s.number, d, dun, dst, src)
+// check says why no slot can ever hold k, or returns nil.
+func (m *Manager) check(k *blkcrypto.Key) error {
+	if k.Evicted() {
+		return blkcrypto.ErrKeyEvicted
+	}
+	if c := k.Config(); !m.profile.Supports(c) {
+		return fmt.Errorf("%w: %s does not support %v", block.ErrNoCrypto, m.engine.Name(), c)
+	}
+	return nil
+}
+
+func (m *Manager) chain(k *blkcrypto.Key) *atomic.Pointer[slot] {
+	return &m.table[k.ID()&uint64(len(m.table)-1)]
+}
+
+// find returns the slot to which k is mapped, nil if there is none. Without
+// mu the answer may be out of date.
+func (m *Manager) find(k *blkcrypto.Key) *slot {
+	s := m.chain(k).Load()
+	for s != nil && s.key.Load() != k {
+		s = s.next.Load()
+	}
+	return s
+}
+
+// link maps k to s, which the caller has taken. Called with mu held.
+func (m *Manager) link(k *blkcrypto.Key, s *slot) {
+	head := m.chain(k)
+	s.key.Store(k)
+	s.next.Store(head.Load())
+	head.Store(s)
+}
+
+// unlink undoes link, if s is mapped. Called with mu held.
+func (m *Manager) unlink(s *slot) {
+	k := s.key.Load()
+	if k == nil {
+		return
+	}
+	p := m.chain(k)
+	for p.Load() != s {
+		p = &p.Load().next
+	}
+	p.Store(s.next.Load())
+	s.key.Store(nil)
 }

@@ -31,6 +31,9 @@ type over struct {
 // are transformed and go down without it; others pass as they are. The
 // profile of the result is the engine's. Closing it closes dev, not m.
 func Over(dev block.Device, m *Manager) block.Device {
+	if m.engine == nil {
+		panic("keyslot: a manager without slots has no engine to put over a device")
+	}
 	i := dev.Info()
 	return &over{dev, m, i.NeverBlocks, i.WritesBlock}
 }
@@ -54,7 +57,8 @@ func (o *over) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent
 
 // Do performs r. A write is encrypted out of place, or in place with Scratch
 // where nothing below can make it start again; a read is decrypted where it
-// lies, or out of place if the memory is shared.
+// lies, or out of place if the memory is shared. What can be refused is
+// refused before the device is asked.
 //
 // Hot: no allocation.
 func (o *over) Do(ctx context.Context, r block.Request) error {
@@ -62,14 +66,23 @@ func (o *over) Do(ctx context.Context, r block.Request) error {
 	if k == nil {
 		return o.dev.Do(ctx, r)
 	}
-	c := k.Config()
-	if !r.Op.HasData() || r.Len&int64(c.DataUnitSize-1) != 0 || int64(r.Data.Len()) != r.Len {
-		return fmt.Errorf("%w: %v of %d bytes with a context of %d-byte data units", block.ErrInvalid, r.Op, r.Len, c.DataUnitSize)
+	unit := k.Config().DataUnitSize
+	if !r.Op.HasData() || r.Len&int64(unit-1) != 0 || int64(r.Data.Len()) != r.Len {
+		return fmt.Errorf("%w: %v of %d bytes with a context of %d-byte data units", block.ErrInvalid, r.Op, r.Len, unit)
+	}
+	if err := o.m.check(k); err != nil {
+		return err
+	}
+	if r.Len == 0 {
+		r.Crypt = blkcrypto.Context{}
+		return o.dev.Do(ctx, r)
 	}
 	if r.Op == block.OpRead {
 		return o.read(ctx, r)
 	}
-	if r.Flags&block.Scratch != 0 {
+	// Shared memory stays as it is even with Scratch: its other owner could
+	// put plaintext back after the cipher was there.
+	if r.Flags&(block.Scratch|block.Shared) == block.Scratch {
 		return o.writeInPlace(ctx, r)
 	}
 	return o.write(ctx, r)

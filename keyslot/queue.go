@@ -2,51 +2,66 @@ package keyslot
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"keyway/blkcrypto"
 	"keyway/block"
 )
 
-// getSlow is Get under the lock: a hit while the index is withheld, a key to
-// program, or a wait.
+// maxPassed bounds how many requests whose key is in a slot may pass the
+// waiter that needs one. Without passing, a single slot would be reprogrammed
+// for each request of two keys in turn; without a bound, the waiter could
+// starve (blkcrypto.md, invariant 17).
+const maxPassed = 64
+
+// A waiter is somebody in the queue.
+type waiter struct {
+	kind  kind
+	key   *blkcrypto.Key // wantKey, and wantSlot unless any key will do
+	slot  *slot          // wantSlot, wantForReset
+	ready chan grant     // buffered: the manager never waits for a waiter
+}
+
+type kind uint8
+
+const (
+	wantKey      kind = iota // a slot that holds key, or one to program and the engine
+	wantSlot                 // slot and the engine, to evict key
+	wantEngine               // the engine, for a reset
+	wantForReset             // slot, for the reset that has the engine
+)
+
+// A grant is what a waiter gets. Whoever gets the engine has it until done.
+type grant struct {
+	slot    *slot // nil for wantSlot: there is nothing to evict any more
+	program bool  // wantKey: slot is taken and waits to be programmed
+	err     error
+}
+
+// getSlow is Get under the lock: a hit where the fast path is closed, a key
+// to program, or a wait.
 func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot, error) {
-	c := k.Config()
-	if p := m.engine.Profile(); !p.Supports(c) {
-		return Slot{}, fmt.Errorf("%w: %s does not support %v", block.ErrNoCrypto, m.engine.Name(), c)
+	if m.engine == nil {
+		return m.pass.get(k)
 	}
-	if k.Evicted() {
-		return Slot{}, blkcrypto.ErrKeyEvicted
+	if err := m.check(k); err != nil {
+		return Slot{}, err
 	}
 	m.mu.Lock()
+	if s := m.hit(k, m.starved != nil); s != nil {
+		m.mu.Unlock()
+		return Slot{m, s}, nil
+	}
 	if nowait {
-		defer m.mu.Unlock()
-		if s := m.hit(k); s != nil {
-			return Slot{m, s}, nil
-		}
+		m.mu.Unlock()
 		return Slot{}, block.ErrWouldBlock
 	}
-	w := &waiter{key: k, ready: make(chan grant, 1)}
-	m.queue = append(m.queue, w)
-	m.waiting.Add(1)
-	m.pump()
-	if len(w.ready) == 0 {
-		m.stats.Waits++
-	}
-	m.mu.Unlock()
-
-	var g grant
-	select {
-	case g = <-w.ready:
-	case <-ctx.Done():
-		if m.abandon(w) {
-			return Slot{}, fmt.Errorf("waiting for a keyslot of %s: %w", m.engine.Name(), context.Cause(ctx))
-		}
-		g = <-w.ready // it came at the same moment
-	}
+	g, err := m.await(ctx, &waiter{kind: wantKey, key: k})
 	switch {
+	case err != nil:
+		return Slot{}, fmt.Errorf("waiting for a keyslot of %s: %w", m.engine.Name(), err)
 	case g.err != nil:
 		return Slot{}, g.err
 	case g.program:
@@ -55,109 +70,165 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 	return Slot{m, g.slot}, nil
 }
 
-// abandon takes w off the queue and reports whether it was still there.
-func (m *Manager) abandon(w *waiter) bool {
+// await puts w into the queue and returns what it gets, or the cause of ctx
+// if that ends first. It is called with mu held and returns without.
+func (m *Manager) await(ctx context.Context, w *waiter) (grant, error) {
+	w.ready = make(chan grant, 1)
+	m.queue = append(m.queue, w)
+	m.queued.Store(true) // before pump looks at the slots: who releases one later sees it
+	m.pump()
+	if w.kind == wantKey && len(w.ready) == 0 {
+		m.stats.Waits++
+	}
+	m.mu.Unlock()
+	select {
+	case g := <-w.ready:
+		return g, nil
+	case <-ctx.Done():
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	i := slices.Index(m.queue, w)
 	if i < 0 {
-		return false
+		m.mu.Unlock()
+		return <-w.ready, nil // it came at the same moment
 	}
 	m.queue = slices.Delete(m.queue, i, i+1)
-	m.waiting.Add(-1)
 	m.pump()
-	return true
+	m.mu.Unlock()
+	return grant{}, context.Cause(ctx)
 }
 
-// hit returns a new reference to the slot that holds k, nil if there is none
-// or if too many have passed the first waiter already. Called with mu held.
-func (m *Manager) hit(k *blkcrypto.Key) *slot {
-	s := m.byKey[k.ID()]
-	if s == nil || m.resetting || len(m.queue) > 0 && m.passed >= maxPassed || !s.ref() {
-		return nil
-	}
-	if len(m.queue) > 0 {
-		m.passed++
-	}
-	return s
-}
-
-// pump serves the queue as far as the slots allow, in order, and then decides
-// whether the index may be used. It is called with mu held after every change
-// that somebody may be waiting for.
+// pump serves the queue as far as engine and slots allow, in order, and then
+// decides whether hits may do without the lock. It is called with mu held
+// after every change that somebody may be waiting for.
 func (m *Manager) pump() {
-	close(m.changed)
-	m.changed = make(chan struct{})
-	if m.resetting {
-		return
-	}
-	starved := false // a waiter further ahead has no slot
-	m.queue = slices.DeleteFunc(m.queue, func(w *waiter) bool {
-		g, served := m.serve(w.key, starved)
-		switch {
-		case served:
+	var starved *waiter // the first one, of this pass over the queue
+	left := m.queue[:0]
+	for _, w := range m.queue {
+		g, served := m.serve(w, starved != nil)
+		if served {
 			w.ready <- g
-			m.waiting.Add(-1)
-		case !m.pending[w.key.ID()] && !m.leaving[w.key.ID()]:
-			starved = true
+			continue
 		}
-		return served
-	})
-	if !starved {
-		m.passed = 0
+		left = append(left, w)
+		if starved == nil && w.kind == wantKey && !m.calling && !m.held(w.key) {
+			starved = w
+			m.starve(w)
+		}
 	}
-	m.publish()
+	clear(m.queue[len(left):])
+	m.queue = left
+	if starved == nil {
+		m.starve(nil)
+	}
+	m.queued.Store(len(left) > 0)
+	if open := starved == nil && !m.resetting && !m.closed && len(m.leaving) == 0; open != m.open.Load() {
+		m.open.Store(open)
+	}
 }
 
-// serve grants k a slot if it may have one now.
-func (m *Manager) serve(k *blkcrypto.Key, starved bool) (grant, bool) {
-	id := k.ID()
-	switch {
-	case k.Evicted():
-		return grant{err: blkcrypto.ErrKeyEvicted}, true
-	case m.pending[id] || m.leaving[id]:
-		return grant{}, false
+// starve makes w the waiter that hits pass. Each may be passed as often, so
+// that many keys on few slots are still served in batches.
+func (m *Manager) starve(w *waiter) {
+	if w != m.starved {
+		m.starved, m.passed = w, 0
 	}
-	if s := m.byKey[id]; s != nil {
-		if starved && m.passed >= maxPassed || !s.ref() {
+}
+
+// held reports whether requests for k wait for the end of an eviction or a
+// reset, and not for a slot.
+func (m *Manager) held(k *blkcrypto.Key) bool { return m.resetting || m.leaving[k.ID()] > 0 }
+
+// serve gives w what it wants if it may have it now. Called with mu held.
+func (m *Manager) serve(w *waiter, starved bool) (grant, bool) {
+	switch w.kind {
+	case wantKey:
+		return m.serveKey(w.key, starved)
+	case wantSlot:
+		if w.key != nil && !slices.Contains(w.slot.holds, w.key) || len(w.slot.holds) == 0 {
+			return grant{}, true
+		}
+		if m.calling || !w.slot.refs.CompareAndSwap(0, taken) {
 			return grant{}, false
 		}
-		if starved {
-			m.passed++
+		m.calling = true
+		m.unlink(w.slot)
+	case wantEngine:
+		if m.calling {
+			return grant{}, false
 		}
+		m.calling, m.resetting = true, true
+	case wantForReset:
+		if !w.slot.refs.CompareAndSwap(0, taken) {
+			return grant{}, false
+		}
+	}
+	return grant{slot: w.slot}, true
+}
+
+func (m *Manager) serveKey(k *blkcrypto.Key, starved bool) (grant, bool) {
+	switch {
+	case m.closed:
+		return grant{err: block.ErrClosed}, true
+	case k.Evicted():
+		return grant{err: blkcrypto.ErrKeyEvicted}, true
+	}
+	if s := m.hit(k, starved); s != nil {
 		return grant{slot: s}, true
 	}
-	if starved {
+	if starved || m.calling || m.held(k) || m.find(k) != nil {
 		return grant{}, false
 	}
 	s := m.victim()
 	if s == nil {
 		return grant{}, false
 	}
-	if old := s.key.Load(); old != nil {
-		delete(m.byKey, old.ID())
+	m.calling = true
+	m.unlink(s)
+	if s.broken == nil {
+		s.holds = append(s.holds, k) // before the engine knows: never fewer than the truth
 	}
-	m.pending[id] = true
 	return grant{slot: s, program: true}, true
 }
 
+// hit returns a new reference to the slot of k, nil if there is none or if
+// too many have passed the starved waiter. Called with mu held.
+func (m *Manager) hit(k *blkcrypto.Key, starved bool) *slot {
+	if m.closed || m.held(k) || starved && m.passed >= maxPassed {
+		return nil
+	}
+	s := m.find(k)
+	if s == nil || !s.ref() {
+		return nil
+	}
+	if starved {
+		m.passed++
+	}
+	return s
+}
+
 // victim takes the idle slot that was released longest ago, an empty one
-// before all others. It returns nil if every slot is in use.
+// before all others, or returns nil. It gives out a slot in quarantine only
+// if all are, so that requests fail with the engine's error, or find it
+// repaired, where they would wait for ever.
 func (m *Manager) victim() *slot {
 	for {
-		var best *slot
+		var best, worst *slot
+		sound := false
 		for i := range m.slots {
 			s := &m.slots[i]
-			if s.refs.Load() != 0 || s.broken != nil {
-				continue
+			switch {
+			case s.broken == nil:
+				sound = true
+				if s.refs.Load() == 0 && (best == nil || s.before(best)) {
+					best = s
+				}
+			case s.refs.Load() == 0 && (worst == nil || s.before(worst)):
+				worst = s
 			}
-			if s.key.Load() == nil {
-				best = s
-				break
-			}
-			if best == nil || s.released.Load() < best.released.Load() {
-				best = s
-			}
+		}
+		if !sound {
+			best = worst
 		}
 		if best == nil || best.refs.CompareAndSwap(0, taken) {
 			return best
@@ -165,79 +236,93 @@ func (m *Manager) victim() *slot {
 	}
 }
 
-// publish replaces the index. Called with mu held.
-func (m *Manager) publish() {
-	if len(m.queue) > 0 || m.resetting {
-		m.index.Store(&noIndex)
-		return
+// before reports whether s is the better victim.
+func (s *slot) before(t *slot) bool {
+	if empty := len(s.holds) == 0; empty != (len(t.holds) == 0) {
+		return empty
 	}
-	next := maps.Clone(m.byKey)
-	m.index.Store(&next)
+	return s.released.Load() < t.released.Load()
 }
 
-var noIndex map[uint64]*slot
-
-// program puts k into s, which the caller has taken, and returns a reference
-// to it.
+// program puts k into s and returns a reference to it. The caller has been
+// granted s and the engine.
 func (m *Manager) program(k *blkcrypto.Key, s *slot) (Slot, error) {
-	<-m.engineFree
-	err, broken := m.load(k, s)
-	m.engineFree <- struct{}{}
-
+	err := m.repair(k, s)
+	if err == nil {
+		err = m.load(k, s)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.pending, k.ID())
-	m.loaded(k, s, err, broken)
-	if err == nil {
-		s.refs.Store(1)
-	}
-	m.pump()
 	if err != nil {
+		m.done(s, 0)
 		return Slot{}, fmt.Errorf("%s: keyslot %d: program: %w", m.engine.Name(), s.number, err)
 	}
+	m.done(s, 1)
 	return Slot{m, s}, nil
 }
 
-// load programs k into the engine's side of s. The caller has the engine's
-// token and s. After an error the slot may hold the old key, the new one or a
-// part of either, so it is emptied; broken says that this failed too.
-func (m *Manager) load(k *blkcrypto.Key, s *slot) (err, broken error) {
-	err = k.Program(m, func(key []byte) error {
+// repair empties s, if it is in quarantine, to make room for k.
+func (m *Manager) repair(k *blkcrypto.Key, s *slot) error {
+	if s.broken == nil {
+		return nil
+	}
+	if err := m.empty(s); err != nil {
+		return fmt.Errorf("in quarantine: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.holds = append(s.holds, k)
+	return nil
+}
+
+// load programs k into s and maps it there. After an error the slot may hold
+// the old key, the new one or a part of either, so it is emptied. The caller
+// has the engine and s, and keeps both.
+func (m *Manager) load(k *blkcrypto.Key, s *slot) error {
+	err := k.Program(m, func(key []byte) error {
 		return m.engine.Program(s.number, k.Config(), key)
 	})
 	if err != nil {
-		broken = m.engine.Evict(s.number)
+		if broken := m.empty(s); broken != nil {
+			err = fmt.Errorf("%w; in quarantine: %w", err, broken)
+		}
 	}
-	return err, broken
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err == nil:
+		m.stats.Programs++
+		clear(s.holds)
+		s.holds = append(s.holds[:0], k)
+		m.link(k, s)
+	case !errors.Is(err, blkcrypto.ErrKeyEvicted):
+		m.stats.Failures++
+	}
+	return err
 }
 
-// loaded records what load did and lets s go. Called with mu held.
-func (m *Manager) loaded(k *blkcrypto.Key, s *slot, err, broken error) {
+// empty makes the engine empty s: it is free then, or in quarantine if the
+// engine failed. The caller has the engine and s, and keeps both.
+func (m *Manager) empty(s *slot) error {
+	err := m.engine.Evict(s.number)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.broken = err
 	if err != nil {
 		m.stats.Failures++
-		delete(m.byKey, k.ID())
-		s.maybe = append(s.maybe, k)
-		m.emptied(s, broken)
-		return
+		s.released.Store(m.clock.Add(1)) // the next attempt is another's
+		return err
 	}
-	m.stats.Programs++
-	s.key.Store(k)
-	s.maybe = nil
-	m.byKey[k.ID()] = s
-	s.refs.Store(0)
+	m.stats.Evictions++
+	clear(s.holds)
+	s.holds = s.holds[:0]
+	return nil
 }
 
-// emptied records that the engine was told to empty s, which the caller has
-// taken, and lets s go: free, or quarantined if the engine failed. Called with
-// mu held.
-func (m *Manager) emptied(s *slot, broken error) {
-	s.broken = broken
-	if broken == nil {
-		m.stats.Evictions++
-		s.key.Store(nil)
-		s.maybe = nil
-	} else {
-		m.stats.Failures++
-	}
-	s.refs.Store(0)
+// done gives the engine back, and s with so many references. Called with mu
+// held.
+func (m *Manager) done(s *slot, refs int64) {
+	s.refs.Store(refs)
+	m.calling = false
+	m.pump()
 }

@@ -4,22 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"keyway/blkcrypto"
 )
 
-// Reprogram puts every key back into its slot after the engine lost them.
-// Requests that come meanwhile wait (blkcrypto.md, invariant 20). A key that
-// cannot be programmed loses its slot; the error names all of those, and the
-// others are in place.
-func (m *Manager) Reprogram() error {
+// Reset takes all slots when their last requests have ended, calls lose, in
+// which the engine loses its keys, and puts every key back into its slot.
+// Requests that come meanwhile wait: none meets an engine without its key
+// (blkcrypto.md, invariant 20). A key that cannot be programmed loses its
+// slot; the error names all of those, and the others are in place. Whoever
+// has a Slot must not call Reset, nor may lose call the manager.
+func (m *Manager) Reset(lose func()) error {
 	if m.engine == nil {
-		panic("keyslot: reprogram of a manager without slots")
+		panic("keyslot: reset of a manager without slots")
 	}
-	<-m.engineFree
-	m.mu.Lock()
-	m.resetting = true
-	m.publish()
-	m.mu.Unlock()
-
+	m.take(&waiter{kind: wantEngine})
+	for i := range m.slots {
+		m.take(&waiter{kind: wantForReset, slot: &m.slots[i]})
+	}
+	lose()
 	var errs []error
 	for i := range m.slots {
 		if err := m.restore(&m.slots[i]); err != nil {
@@ -28,46 +31,41 @@ func (m *Manager) Reprogram() error {
 	}
 
 	m.mu.Lock()
-	m.resetting = false
+	defer m.mu.Unlock()
+	for i := range m.slots {
+		m.slots[i].refs.Store(0)
+	}
+	m.calling, m.resetting = false, false
 	m.pump()
-	m.mu.Unlock()
-	m.engineFree <- struct{}{}
 	return errors.Join(errs...)
 }
 
-// restore programs the key of one slot again. The caller has the engine's
-// token, so a slot that is taken waits for it to be programmed or evicted and
-// is left to that: an eviction that races a reset wins (dm-fscrypt.md,
-// invariant 65).
+// Reprogram is Reset after the engine has lost its keys by itself. Requests
+// that were using it then are the engine's to fail.
+func (m *Manager) Reprogram() error { return m.Reset(func() {}) }
+
+func (m *Manager) take(w *waiter) {
+	m.mu.Lock()
+	_, _ = m.await(context.Background(), w) // cannot fail: that context never ends
+}
+
+// restore puts the key of s back; the caller has s and the engine. A key
+// whose eviction has begun stays out: an eviction that races a reset wins
+// (dm-fscrypt.md, invariant 65).
 func (m *Manager) restore(s *slot) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	k, broken := s.key.Load(), s.broken != nil
-	if k == nil && !broken {
-		return nil
-	}
-	// Transforms in progress are short and wait for nothing.
-	for (broken || m.byKey[k.ID()] == s) && !s.refs.CompareAndSwap(0, taken) {
-		if broken {
-			return nil // somebody is at it
-		}
-		_ = m.wait(context.Background())
-	}
-	if !broken && m.byKey[k.ID()] != s {
-		return nil
-	}
+	k := s.key.Load()
+	m.unlink(s)
 	m.mu.Unlock()
-	var err, still error
-	if broken {
-		still = m.engine.Evict(s.number)
-	} else {
-		err, still = m.load(k, s)
+
+	if k != nil && !k.Evicted() {
+		if err := m.load(k, s); !errors.Is(err, blkcrypto.ErrKeyEvicted) || s.broken != nil {
+			return err
+		}
+		return nil
 	}
-	m.mu.Lock()
-	if broken {
-		m.emptied(s, still)
-	} else {
-		m.loaded(k, s, err, still)
+	if len(s.holds) == 0 {
+		return nil
 	}
-	return errors.Join(err, still)
+	return m.empty(s)
 }

@@ -1,14 +1,16 @@
 package keyslot
 
+import "keyway/blkcrypto"
+
 // Stats counts what a manager did and says how its slots are.
 type Stats struct {
 	Slots       int // in all; 0 for passthrough
-	Resident    int // slots that hold a key
-	Busy        int // slots that requests use
+	Resident    int // slots that hold a key, or may
+	Busy        int // slots that requests use, or that are being programmed
 	Quarantined int // slots that the engine could not empty
 	Programs    uint64
 	Evictions   uint64
-	Failures    uint64 // programs and evictions that the engine refused
+	Failures    uint64 // programs and evictions that failed
 	Waits       uint64 // requests that had to wait for a slot
 }
 
@@ -20,7 +22,7 @@ func (m *Manager) Stats() Stats {
 	st.Slots = len(m.slots)
 	for i := range m.slots {
 		s := &m.slots[i]
-		if s.key.Load() != nil {
+		if len(s.holds) > 0 {
 			st.Resident++
 		}
 		if s.broken != nil {
@@ -32,31 +34,34 @@ func (m *Manager) Stats() Stats {
 	return st
 }
 
-// A Resident is a key in a slot.
+// A Resident is a key that is in a slot, or may be.
 type Resident struct {
 	Slot        int
 	Key         string // its name
 	ID          uint64
-	Requests    int64 // that use it now
-	Quarantined string
+	Requests    int64  // that use it now
+	Quarantined string // why the engine could not empty the slot, else ""
 }
 
-// Residents lists the keys in the slots, by slot.
+// Residents lists the keys in the slots, by slot. After a failure of the
+// engine several may be in one.
 func (m *Manager) Residents() []Resident {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Resident
 	for i := range m.slots {
 		s := &m.slots[i]
-		k := s.key.Load()
-		if k == nil {
-			continue
+		for _, k := range s.holds {
+			all = append(all, s.resident(k))
 		}
-		r := Resident{Slot: i, Key: k.Name(), ID: k.ID(), Requests: max(s.refs.Load(), 0)}
-		if s.broken != nil {
-			r.Quarantined = s.broken.Error()
-		}
-		all = append(all, r)
 	}
 	return all
+}
+
+func (s *slot) resident(k *blkcrypto.Key) Resident {
+	r := Resident{Slot: s.number, Key: k.Name(), ID: k.ID(), Requests: max(s.refs.Load(), 0)}
+	if s.broken != nil {
+		r.Quarantined = s.broken.Error()
+	}
+	return r
 }

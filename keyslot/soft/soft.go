@@ -135,20 +135,20 @@ func (c *unitCipher) run(d keyslot.Direction, dun blkcrypto.DUN, dst, src []byte
 func (c *unitCipher) scattered(d keyslot.Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
 	bounce := arena.Get(c.unit)
 	defer bounce.Put()
-	for done, n := 0, 0; done < src.Len(); done += n {
-		left := src.Len() - done
-		from, to := src.Slice(done, left).Front(), dst.Slice(done, left).Front()
-		n = min(len(from), len(to)) &^ (c.unit - 1)
+	for src.Len() > 0 {
+		from, to := src.Front(), dst.Front()
+		n := min(len(from), len(to)) &^ (c.unit - 1)
 		if n > 0 {
 			c.run(d, dun, to[:n], from[:n])
 		} else {
 			n = c.unit
 			b := bounce.Bytes()
-			src.Slice(done, n).CopyTo(b)
+			src.Slice(0, n).CopyTo(b)
 			c.run(d, dun, b, b)
-			dst.Slice(done, n).CopyFrom(b)
+			dst.Slice(0, n).CopyFrom(b)
 		}
 		dun = c.config.DUN(dun, int64(n))
+		src, dst = src.Slice(n, src.Len()-n), dst.Slice(n, dst.Len()-n)
 	}
 	return nil
 }
