@@ -50,7 +50,8 @@ type lane struct {
 	nativeFUA  bool
 
 	in        *inbuf
-	pos, have int // unread input is in[pos:have]
+	pos, have int  // unread input is in[pos:have]
+	sip       bool // read little: a large payload is likely to follow
 
 	outBuf  *arena.Buf
 	outUsed int
@@ -148,7 +149,11 @@ func (l *lane) loop() error {
 		if err := l.flush(); err != nil || l.over {
 			return err
 		}
-		n, err := l.w.Read(l.in.buf.Bytes()[l.have:], l.have == l.pos)
+		b := l.in.buf.Bytes()[l.have:]
+		if l.sip && l.have == l.pos {
+			b = b[:min(len(b), sipSize)]
+		}
+		n, err := l.w.Read(b, l.have == l.pos)
 		if err == io.EOF {
 			if l.have != l.pos && !l.c.draining.Load() {
 				return io.ErrUnexpectedEOF
@@ -159,9 +164,15 @@ func (l *lane) loop() error {
 			return err
 		}
 		l.have += n
+		l.sip = l.sip && n < sipSize
 	}
 	return nil
 }
+
+// sipSize is what is read after a large write: what is received with its
+// header has to be copied, the rest of the payload goes straight to its
+// buffer. A sip that is full and has no large write in it ends this.
+const sipSize = 4096
 
 // batch serves what has arrived, and makes room for more.
 func (l *lane) batch() error {
@@ -300,6 +311,7 @@ func (l *lane) large(req nbdproto.Request, payload int) error {
 	if err := l.charge(int64(payload)); err != nil {
 		return err
 	}
+	l.sip = true
 	buf := arena.Get(payload)
 	l.pos += l.hdr
 	k := copy(buf.Bytes(), l.in.buf.Bytes()[l.pos:l.have])

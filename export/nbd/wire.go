@@ -47,109 +47,182 @@ func newWire(nc net.Conn, stall time.Duration) (wire, error) {
 	return &stream{nc: nc, stall: stall}, nil
 }
 
-// A socket is a stream socket in blocking mode, which the goroutine waits at
-// in the kernel: no poller, one system call for each wait. Its time limits are
-// the socket's own.
+// A socket is a stream socket. It makes its own system calls, without
+// waiting, and has Go's poller wait where they would: so time limits cost
+// nothing until something does wait.
 type socket struct {
-	file    *os.File
+	nc      net.Conn
+	rc      syscall.RawConn
 	fd      int
 	stopped atomic.Bool
-	msg     unix.Msghdr // of Writev
+
+	// Of the read in progress: what the poller's callback works on. The
+	// callbacks are made once, since a closure for each call would be an
+	// allocation.
+	readBuf  []byte
+	readWait bool
+	readN    int
+	readErr  syscall.Errno
+	tryRead  func(fd uintptr) bool
+
+	// The same of the write.
+	msg       unix.Msghdr
+	writeWait bool
+	writeN    int
+	writeErr  syscall.Errno
+	tryWrite  func(fd uintptr) bool
+
+	stall time.Duration
 }
 
 func newSocket(c interface {
 	net.Conn
-	File() (*os.File, error)
+	syscall.Conn
 }, stall time.Duration) (*socket, error) {
-	f, err := c.File()
+	rc, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c.Close()                              // f has its own descriptor
-	s := &socket{file: f, fd: int(f.Fd())} // Fd makes it blocking
-	tv := unix.NsecToTimeval(int64(stall))
-	for _, opt := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, opt, &tv); err != nil {
-			f.Close()
-			return nil, os.NewSyscallError("setsockopt", err)
+	s := &socket{nc: c, rc: rc, stall: stall}
+	if u, ok := c.(*net.UnixConn); ok {
+		// A Unix socket has a fixed buffer, by default less than one large reply.
+		if err := u.SetWriteBuffer(sendBuffer); err != nil {
+			return nil, err
 		}
+	}
+	if err := rc.Control(func(fd uintptr) { s.fd = int(fd) }); err != nil {
+		return nil, err
+	}
+	s.tryRead = func(fd uintptr) bool {
+		n, _, err := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.readBuf))), uintptr(len(s.readBuf)), unix.MSG_DONTWAIT, 0, 0)
+		s.readN, s.readErr = int(n), err
+		return err != unix.EAGAIN || !s.readWait
+	}
+	s.tryWrite = func(fd uintptr) bool {
+		// sendmsg, since writev would raise SIGPIPE when the peer has gone.
+		n, _, err := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msg)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		s.writeN, s.writeErr = int(n), err
+		return err != unix.EAGAIN || !s.writeWait
 	}
 	return s, nil
 }
 
-func (s *socket) Read(b []byte, idle bool) (int, error) {
+// read reads once into b, which is not empty; with wait it waits for input.
+func (s *socket) read(b []byte, wait bool) (n int, again bool, err error) {
+	s.readBuf, s.readWait = b, wait
 	for {
-		flags := 0
-		if s.stopped.Load() {
-			flags = unix.MSG_DONTWAIT
-		}
-		n, err := s.recv(b, flags)
-		switch err {
-		case 0:
-			if n == 0 {
-				return 0, io.EOF
-			}
-			return n, nil
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if s.stopped.Load() {
-				if flags == 0 {
-					continue // look once more: stop may have come before the last input
-				}
-				return 0, io.EOF
-			}
-			if !idle {
-				return 0, errStalled
-			}
-		default:
-			return 0, os.NewSyscallError("recv", err)
+		err = s.rc.Read(s.tryRead)
+		if err != nil || s.readErr != unix.EINTR {
+			break
 		}
 	}
+	s.readBuf = nil
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, false, errStalled
+	case err != nil:
+		return 0, false, err
+	case s.readErr == unix.EAGAIN:
+		return 0, true, nil
+	case s.readErr != 0:
+		return 0, false, os.NewSyscallError("recv", s.readErr)
+	case s.readN == 0:
+		return 0, false, io.EOF
+	}
+	return s.readN, false, nil
+}
+
+func (s *socket) Read(b []byte, idle bool) (int, error) {
+	n, again, err := s.read(b, idle && !s.stopped.Load())
+	if !again {
+		return n, err
+	}
+	if s.stopped.Load() {
+		return 0, io.EOF
+	}
+	if err := s.nc.SetReadDeadline(time.Now().Add(s.stall)); err != nil {
+		return 0, err
+	}
+	if n, _, err = s.read(b, true); err != nil {
+		return n, err
+	}
+	// One that has passed would fail the next read before it begins.
+	return n, s.nc.SetReadDeadline(time.Time{})
 }
 
 func (s *socket) ReadFull(b []byte) error {
+	limited := 0 // bytes that may still come under the deadline that is set
 	for len(b) > 0 {
-		// WAITALL: one system call for a large payload.
-		n, err := s.recv(b, unix.MSG_WAITALL)
-		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			return errStalled
-		case err != 0:
-			return os.NewSyscallError("recv", err)
-		case n == 0:
+		n, again, err := s.read(b, limited > 0)
+		if again {
+			if s.stopped.Load() {
+				return io.ErrUnexpectedEOF
+			}
+			limited = stallPiece
+			err = s.nc.SetReadDeadline(time.Now().Add(s.stall))
+		}
+		if err == io.EOF {
 			return io.ErrUnexpectedEOF
 		}
+		if err != nil {
+			return err
+		}
 		b = b[n:]
+		if limited > 0 {
+			limited = max(limited-n, 0)
+			if limited == 0 || len(b) == 0 {
+				// One that has passed would fail the next read before it begins.
+				if err := s.nc.SetReadDeadline(time.Time{}); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return nil
 }
 
-// recv reads into b, which is not empty.
-func (s *socket) recv(b []byte, flags int) (int, syscall.Errno) {
-	n, _, err := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags), 0, 0)
-	if err != 0 {
-		return 0, err
-	}
-	return int(n), 0
-}
+// stallPiece is what must move within the stall timeout: a deadline for each
+// system call would cost more than the call.
+const stallPiece = 256 << 10
+
+// sendBuffer is the send buffer of a Unix socket, as far as the system allows
+// (net.core.wmem_max).
+const sendBuffer = 1 << 20
 
 const maxIov = 1024 // IOV_MAX
 
 func (s *socket) Writev(v []unix.Iovec) error {
+	limited := 0 // bytes that may still leave under the deadline that is set
 	for len(v) > 0 {
 		s.msg.Iov = &v[0]
 		s.msg.SetIovlen(min(len(v), maxIov))
-		// sendmsg, since writev would raise SIGPIPE when the peer has gone.
-		n, _, err := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.msg)), unix.MSG_NOSIGNAL)
-		switch err {
+		s.writeWait = limited > 0
+		if err := s.rc.Write(s.tryWrite); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return errStalled
+			}
+			return err
+		}
+		switch s.writeErr {
 		case 0:
-			v = advance(v, int(n))
+			v = advance(v, s.writeN)
+			if limited == 0 {
+				continue
+			}
+			limited = max(limited-s.writeN, 0)
+			if limited == 0 || len(v) == 0 {
+				if err := s.nc.SetWriteDeadline(time.Time{}); err != nil {
+					return err
+				}
+			}
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return errStalled
+			limited = stallPiece
+			if err := s.nc.SetWriteDeadline(time.Now().Add(s.stall)); err != nil {
+				return err
+			}
 		default:
-			return os.NewSyscallError("sendmsg", err)
+			return os.NewSyscallError("sendmsg", s.writeErr)
 		}
 	}
 	s.msg.Iov = nil
@@ -197,7 +270,7 @@ func hungUp(fd int, stopped bool) bool {
 	return p[0].Revents&mask != 0
 }
 
-func (s *socket) close() { s.file.Close() }
+func (s *socket) close() { s.nc.Close() }
 
 // A stream is any net.Conn, TLS above all.
 type stream struct {
