@@ -59,8 +59,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	if c.Timeout > 0 {
 		query.Set("timeout", c.Timeout.String())
 	}
-	u := url.URL{Scheme: "http", Host: "keyway", Path: "/v1/" + path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://keyway/v1/"+path+"?"+query.Encode(), body)
 	if err != nil {
 		return err
 	}

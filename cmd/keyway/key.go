@@ -1,0 +1,181 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"keyway/control"
+	"keyway/internal/size"
+	"keyway/keystore"
+)
+
+func (c *cli) key() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "key", Short: "Keys: add, list, evict", Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misusef("key: a command is missing: add, list or evict")
+		},
+	}
+	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyEvict())
+	return cmd
+}
+
+func (c *cli) keyAdd() *cobra.Command {
+	var r control.AddKey
+	var file, dataUnit string
+	var fd int
+	cmd := &cobra.Command{
+		Use:   "add NAME --mode M (--file F | --fd N | -)",
+		Short: "Add a key: its bytes, exactly as long as the mode takes, from a file, a descriptor or standard input",
+		Long: `Add a key: its bytes, exactly as long as the mode takes, from a file, a descriptor
+or standard input. A key from a file is read from there again when the daemon
+starts; any other has to be added again then, under the same name, and the
+devices that need it come to life at that moment.`,
+		Example: `  keyway key add disk0 --mode AES-256-XTS --file disk0.key
+  head -c 64 /dev/urandom | keyway key add scratch --mode AES-256-XTS -`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 && args[1] == "-" {
+				return nil
+			}
+			return exactly("NAME")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.Name = args[0]
+			given := cmd.Flags().Changed
+			sources := 0
+			for _, b := range []bool{given("file"), given("fd"), len(args) == 2} {
+				if b {
+					sources++
+				}
+			}
+			switch {
+			case sources != 1:
+				return misusef("key add: one of --file, --fd and - says where the key comes from")
+			case r.Mode == "":
+				return misusef("key add: --mode is missing, such as AES-256-XTS")
+			}
+			if dataUnit != "" {
+				n, err := size.Parse(dataUnit)
+				if err != nil || n == 0 || n > 1<<20 {
+					return misusef("key add: --data-unit %q is not a number of bytes such as 4096", dataUnit)
+				}
+				r.DataUnit = int(n)
+			}
+			if given("dun-bytes") && r.DUNBytes < 1 {
+				return misusef("key add: --dun-bytes %d is not positive", r.DUNBytes)
+			}
+			in := os.Stdin
+			switch r.Source = "standard input"; {
+			case given("fd"):
+				if in = os.NewFile(uintptr(fd), "fd"); fd < 0 || in == nil {
+					return misusef("key add: --fd %d is no descriptor", fd)
+				}
+				r.Source = "descriptor " + strconv.Itoa(fd)
+			case given("file"):
+				path, err := filepath.Abs(file)
+				if err != nil {
+					return err
+				}
+				if in, err = os.Open(path); err != nil {
+					return fmt.Errorf("key file: %w", err)
+				}
+				defer in.Close()
+				r.Source, r.File = path, path
+			}
+			b, err := keystore.Read(in, r.Source)
+			if err != nil {
+				return err
+			}
+			defer b.Wipe()
+			return changed(addKey(cmd.Context(), c.client(), r, b))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Mode, "mode", "", "encryption `mode`, as the kernel names it: AES-256-XTS, ...")
+	f.StringVar(&dataUnit, "data-unit", "", "data unit size in `bytes` (default 4096)")
+	f.IntVar(&r.DUNBytes, "dun-bytes", 0, "`bytes` of data unit numbers that are not zero (default 8)")
+	f.StringVar(&file, "file", "", "`file` with the key")
+	f.IntVar(&fd, "fd", -1, "`descriptor` to read the key from")
+	return c.withTimeout(cmd, giveUp)
+}
+
+func (c *cli) keyList() *cobra.Command {
+	return c.withJSON(&cobra.Command{
+		Use: "list", Short: "List the keys", Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := c.client().Keys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(keys)
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tMODE\tDATA UNIT\tDUN BYTES\tSTATE\tUSERS\tSOURCE")
+			for _, k := range keys {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%d\t%s\n", k.Name, k.Mode, k.DataUnit, k.DUNBytes, k.State, k.Users, k.Source)
+			}
+			w.Flush()
+			for _, k := range keys {
+				if k.Problem != "" {
+					warn("key %q is %s: %s", k.Name, k.State, k.Problem)
+				}
+			}
+			return nil
+		},
+	})
+}
+
+func (c *cli) keyEvict() *cobra.Command {
+	var r control.EvictKey
+	cmd := &cobra.Command{
+		Use:   "evict NAME",
+		Short: "Make a key gone from everywhere, and print the receipt",
+		Long: `Make a key gone: new requests with it fail at once, those under way are waited
+for, then it is wiped from every engine and cipher that ever held it and from
+memory. The receipt names every such place. Where the time is over first, the key
+stays listed, unusable, and evict may be called again. The file that it came from
+is left alone.`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := c.client().EvictKey(cmd.Context(), args[0], r)
+			if err != nil {
+				return err
+			}
+			for _, w := range e.Warnings {
+				warn("%s", w)
+			}
+			if c.json {
+				err = printJSON(e)
+			} else {
+				printReceipt(e)
+			}
+			if e.Error != "" {
+				return &control.Error{Message: e.Error, Hint: e.Hint}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&r.Force, "force", false, "forget the key even if some place does not confirm in time that it is gone")
+	return c.withTimeout(c.withJSON(cmd), "wait no longer than this `duration` for requests that use the key (default: wait)")
+}
+
+func printReceipt(e control.Eviction) {
+	fmt.Printf("key %q:\n", e.Key)
+	for _, p := range e.Places {
+		state := "gone"
+		if !p.Gone {
+			state = "NOT GONE: " + p.Error
+		}
+		fmt.Printf("  %s: %s\n", strings.TrimSuffix(p.Holder+", "+p.Detail, ", "), state)
+	}
+	if len(e.Devices) > 0 {
+		fmt.Printf("  cannot work without it: %s\n", strings.Join(e.Devices, ", "))
+	}
+}

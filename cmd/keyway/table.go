@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+
+	"keyway/blkcrypto"
+	"keyway/control"
+	"keyway/dm"
+	"keyway/internal/daemon"
+	"keyway/internal/secret"
+)
+
+// maxTable bounds a table, in bytes.
+const maxTable = 8 << 20
+
+// withTable reads a table from file ("-": standard input) and calls use with
+// its text. Keys in hex never leave this process as text: each becomes a key
+// of the key store, passed by descriptor, and a reference takes its place.
+func (c *cli) withTable(ctx context.Context, device, file string, use func(text string) (control.Changed, error)) error {
+	if file == "" {
+		return misusef("--table is missing: a file, or - for standard input")
+	}
+	raw, err := readTable(file)
+	if err != nil {
+		return err
+	}
+	defer secret.Wipe(raw)
+	client := c.client()
+	var added []string
+	undo := func() {
+		for _, name := range added {
+			// What failed is reported; a key that stays is listed.
+			client.EvictKey(context.WithoutCancel(ctx), name, control.EvictKey{Force: true})
+		}
+	}
+	text, err := dm.TakeKeys(raw, func(_ string, digits []byte) (dm.KeyRef, error) {
+		name, size, err := c.addTableKey(ctx, client, device, digits)
+		if err != nil {
+			return dm.KeyRef{}, err
+		}
+		added = append(added, name)
+		return dm.KeyRef{Size: size, Type: "logon", Name: name}, nil
+	})
+	if err != nil {
+		undo()
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		undo()
+		return err
+	}
+	ch, err := use(daemon.AbsTable(text, dir))
+	if err != nil {
+		undo()
+		return err
+	}
+	for _, name := range added {
+		warn("key in the table text: it is key %q now, until the last table that uses it goes or the daemon ends; "+
+			"\"keyway key add\" keeps keys out of tables", name)
+	}
+	return changed(ch, nil)
+}
+
+// readTable reads the file into memory that the caller wipes. Nothing grows,
+// so that no copy stays behind.
+func readTable(file string) ([]byte, error) {
+	in := os.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("table: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	buf := make([]byte, maxTable+1)
+	n, err := io.ReadFull(in, buf)
+	switch err {
+	case nil:
+		secret.Wipe(buf)
+		return nil, fmt.Errorf("table %s has more than %d bytes", file, maxTable)
+	case io.EOF, io.ErrUnexpectedEOF:
+		return buf[:n], nil
+	}
+	secret.Wipe(buf[:n])
+	return nil, fmt.Errorf("table %s: %w", file, err)
+}
+
+// addTableKey gives the key store a key from hex digits, under a new name.
+func (c *cli) addTableKey(ctx context.Context, client *control.Client, device string, digits []byte) (name string, size int, err error) {
+	modes := map[int]blkcrypto.Mode{64: blkcrypto.AES256XTS, 48: blkcrypto.AES192XTS, 32: blkcrypto.AES128XTS, 16: blkcrypto.AES128CBCESSIV}
+	mode, ok := modes[len(digits)/2]
+	if !ok || len(digits)%2 != 0 {
+		return "", 0, fmt.Errorf("%d characters are neither a key reference :<size>:<type>:<name> nor a key in hex", len(digits))
+	}
+	b, err := secret.New(len(digits) / 2)
+	if err != nil {
+		return "", 0, err
+	}
+	defer b.Wipe()
+	if _, err := hex.Decode(b.Bytes(), digits); err != nil {
+		return "", 0, fmt.Errorf("%d characters that are not all hex digits", len(digits))
+	}
+	keys, err := client.Keys(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	taken := map[string]bool{}
+	for _, k := range keys {
+		taken[k.Name] = true
+	}
+	for n := 1; name == "" || taken[name]; n++ {
+		name = fmt.Sprintf("table-%s-%d", device, n)
+	}
+	r := control.AddKey{Name: name, Mode: mode.String(), DataUnit: 512, Source: "table text", Auto: true}
+	_, err = addKey(ctx, client, r, b)
+	return name, len(digits) / 2, err
+}
+
+// addKey passes b by descriptor: through a pipe, which holds a page at least,
+// more than any key has.
+func addKey(ctx context.Context, client *control.Client, r control.AddKey, b *secret.Buffer) (control.Changed, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return control.Changed{}, err
+	}
+	defer out.Close()
+	_, err = in.Write(b.Bytes())
+	if e := in.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return control.Changed{}, fmt.Errorf("pipe for a key: %w", err)
+	}
+	return client.AddKey(ctx, r, out)
+}

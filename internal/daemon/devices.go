@@ -1,0 +1,483 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"keyway/backend"
+	"keyway/block"
+	"keyway/control"
+	"keyway/dm"
+)
+
+// create makes a device, or nothing.
+func (d *Daemon) create(ctx context.Context, r control.Create) (control.Changed, error) {
+	if err := checkName(r.Name); err != nil {
+		return control.Changed{}, err
+	}
+	switch {
+	case (r.Table == "") == (r.Backend == ""):
+		return control.Changed{}, fmt.Errorf("device %q: either a table or a backend", r.Name)
+	case r.Table != "" && (r.Size != 0 || r.Engine != ""):
+		return control.Changed{}, fmt.Errorf("device %q: size and engine belong to a backend, not to a table", r.Name)
+	}
+	if err := d.createSpec(ctx, specOf(r)); err != nil {
+		return control.Changed{}, err
+	}
+	d.log.Info("device created", "device", r.Name)
+	// Others may have waited for a device of this name.
+	if err := d.revive(ctx, nil); err != nil {
+		return control.Changed{}, err
+	}
+	d.offer(ctx)
+	return control.Changed{}, nil
+}
+
+func (d *Daemon) createSpec(ctx context.Context, spec deviceSpec) error {
+	v, err := d.reserve(spec.Name, spec)
+	if err != nil {
+		return err
+	}
+	defer func() { <-v.op }()
+	m, err := d.make(ctx, v, env{d: d})
+	if err == nil {
+		d.mu.Lock()
+		v.m, v.making = m, false
+		d.mu.Unlock()
+		if err = d.save(); err != nil {
+			d.mu.Lock()
+			v.making = true // nobody opens it any more
+			d.mu.Unlock()
+			err = errors.Join(err, m.Remove(ctx, dm.RemoveOptions{}))
+		}
+	}
+	if err != nil {
+		d.mu.Lock()
+		v.gone = true
+		delete(d.devices, spec.Name)
+		d.mu.Unlock()
+	}
+	return err
+}
+
+func specOf(r control.Create) deviceSpec {
+	s := deviceSpec{Name: r.Name, UUID: r.UUID, Backend: r.Backend, Size: r.Size, Engine: r.Engine}
+	if r.Table != "" {
+		s.Live = &tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}
+	} else {
+		s.ReadOnly = r.ReadOnly
+	}
+	return s
+}
+
+// reserve takes a name, and the token of the device that will have it.
+func (d *Daemon) reserve(name string, spec deviceSpec) (*device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing {
+		return nil, errEnding
+	}
+	if d.devices[name] != nil {
+		return nil, fmt.Errorf("device %q: %w", name, errExists)
+	}
+	if spec.UUID != "" {
+		for _, v := range d.devices {
+			if v.spec.UUID == spec.UUID {
+				return nil, fmt.Errorf("device %q: uuid %q is that of device %q", name, spec.UUID, v.spec.Name)
+			}
+		}
+	}
+	v := &device{op: make(chan struct{}, 1), spec: spec, making: true}
+	v.op <- struct{}{}
+	d.devices[name] = v
+	return v, nil
+}
+
+var errExists = errors.New("there is a device of that name already")
+
+// make builds the mapped device of v's spec, live if all goes well.
+func (d *Daemon) make(ctx context.Context, v *device, e env) (*dm.Mapped, error) {
+	d.mu.Lock()
+	s := v.spec
+	d.mu.Unlock()
+	if s.Backend != "" {
+		return d.makeLeaf(ctx, v, s)
+	}
+	m := dm.New(s.Name, d.options(v))
+	return m, d.reloadText(ctx, m, *s.Live, e, false)
+}
+
+func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec) (*dm.Mapped, error) {
+	engine, err := parseEngine(s.Engine)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := backend.Open(ctx, s.Backend, backend.Options{Size: s.Size, ReadOnly: s.ReadOnly, Create: s.Size > 0})
+	if err != nil {
+		return nil, err
+	}
+	return dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: engine.manager(s.Name), Fallback: d.fallback}, d.options(v))
+}
+
+// reloadText makes m's table what the text says, live at once.
+func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e env, noFlush bool) error {
+	table, err := dm.Parse(ctx, t.Text, e, dm.ParseOptions{ReadOnly: t.ReadOnly})
+	if err != nil {
+		return err
+	}
+	return m.Reload(ctx, table, dm.SuspendOptions{NoFlush: noFlush})
+}
+
+// load fills the inactive slot.
+func (d *Daemon) load(ctx context.Context, name string, r control.Load) (control.Changed, error) {
+	return d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		table, err := dm.Parse(ctx, r.Table, env{d: d}, dm.ParseOptions{ReadOnly: r.ReadOnly})
+		if err != nil {
+			return err
+		}
+		if err := m.Load(ctx, table); err != nil {
+			return err
+		}
+		d.edit(v, func(s *deviceSpec) {
+			s.Inactive = &tableSpec{Text: m.TableText(true, dm.StatusTable), ReadOnly: r.ReadOnly}
+		})
+		return nil
+	})
+}
+
+// clear empties the inactive slot.
+func (d *Daemon) clear(ctx context.Context, name string) (control.Changed, error) {
+	return d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		if err := m.Clear(ctx); err != nil {
+			return err
+		}
+		d.edit(v, func(s *deviceSpec) { s.Inactive = nil })
+		return nil
+	})
+}
+
+// reload is load, suspend and resume as one step.
+func (d *Daemon) reload(ctx context.Context, name string, r control.Load) (control.Changed, error) {
+	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		err := d.reloadText(ctx, m, tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}, env{d: d}, r.NoFlush)
+		if err != nil {
+			return err
+		}
+		d.nowLive(v, m, r.ReadOnly)
+		return nil
+	})
+	d.offer(ctx)
+	return ch, err
+}
+
+// nowLive records the table that has become live. It took the place of the
+// inactive one, and the device is not suspended.
+func (d *Daemon) nowLive(v *device, m *dm.Mapped, readOnly bool) {
+	text := m.TableText(false, dm.StatusTable)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v.spec.Live = &tableSpec{Text: text, ReadOnly: readOnly}
+	v.spec.Inactive, v.spec.Suspended, v.problem = nil, false, ""
+}
+
+// suspend stops the device's requests.
+func (d *Daemon) suspend(ctx context.Context, name string, r control.Suspend) (control.Changed, error) {
+	return d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		if err := m.Suspend(ctx, dm.SuspendOptions{NoFlush: r.NoFlush}); err != nil {
+			return err
+		}
+		d.edit(v, func(s *deviceSpec) { s.Suspended = true })
+		return nil
+	})
+}
+
+// resume makes the inactive table live and lets requests in. Of a device that
+// does not work it tries again what did not succeed.
+func (d *Daemon) resume(ctx context.Context, name string) (control.Changed, error) {
+	v, err := d.find(name)
+	if err != nil {
+		return control.Changed{}, err
+	}
+	d.mu.Lock()
+	m := v.m
+	broken := v.problem != "" && v.spec.Inactive == nil
+	d.mu.Unlock()
+	if broken && (m == nil || !m.State().Live) {
+		if err := d.revive(ctx, v); err != nil {
+			return control.Changed{}, err
+		}
+	}
+	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		had := m.State().Inactive
+		if err := m.Resume(ctx); err != nil {
+			return err
+		}
+		if had {
+			d.nowLive(v, m, m.State().ReadOnly)
+		}
+		d.edit(v, func(s *deviceSpec) { s.Suspended = false })
+		return nil
+	})
+	d.offer(ctx)
+	return ch, err
+}
+
+// update changes a device and records it.
+func (d *Daemon) update(ctx context.Context, name string, f func(*device, *dm.Mapped) error) (ch control.Changed, err error) {
+	v, done, err := d.change(ctx, name)
+	if err != nil {
+		return ch, err
+	}
+	defer done()
+	m, err := d.mapped(v)
+	if err != nil {
+		return ch, err
+	}
+	if err := f(v, m); err != nil {
+		return ch, err
+	}
+	if v.config {
+		ch.Warnings = append(ch.Warnings, configWarning("device", name))
+	}
+	if err := d.save(); err != nil {
+		return ch, fmt.Errorf("device %q is changed, but after a restart it will be as before: %w", name, err)
+	}
+	return ch, nil
+}
+
+func (d *Daemon) edit(v *device, f func(*deviceSpec)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&v.spec)
+}
+
+// remove takes a device away.
+func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch control.Changed, err error) {
+	v, done, err := d.change(ctx, name)
+	if err != nil {
+		return ch, err
+	}
+	defer done()
+	d.mu.Lock()
+	m, config := v.m, v.config
+	d.mu.Unlock()
+	if config {
+		ch.Warnings = append(ch.Warnings, configWarning("device", name))
+	}
+	if m == nil {
+		d.mu.Lock()
+		v.gone = true
+		delete(d.devices, name)
+		d.mu.Unlock()
+		return ch, d.save()
+	}
+	if r.Force {
+		if err := d.hollow(ctx, v, m); err != nil {
+			return ch, err
+		}
+	}
+	if err := m.Remove(ctx, dm.RemoveOptions{Deferred: r.Deferred}); err != nil {
+		if errors.Is(err, block.ErrBusy) {
+			err = hint(err, busyHint(r.Force))
+		}
+		return ch, err
+	}
+	if m.State().DeferredRemove {
+		d.edit(v, func(s *deviceSpec) { s.Deferred = true })
+	}
+	return ch, d.save()
+}
+
+func busyHint(forced bool) string {
+	if forced {
+		return "its table is an error target now and nothing beneath is in use; it goes when those who have it open are done: --deferred waits for that"
+	}
+	return "end what uses it, or remove it at its last close with --deferred"
+}
+
+// hollow replaces the table with one of errors, so that everything beneath is
+// released, whoever has the device open.
+func (d *Daemon) hollow(ctx context.Context, v *device, m *dm.Mapped) error {
+	st := m.State()
+	if st.Leaf || !st.Live {
+		return nil
+	}
+	text := fmt.Sprintf("0 %d error", st.Size>>9)
+	err := d.reloadText(ctx, m, tableSpec{Text: text}, env{d: d}, true)
+	if err != nil {
+		return fmt.Errorf("forced removal of %q: %w", m.Name(), err)
+	}
+	d.nowLive(v, m, false)
+	return d.save()
+}
+
+// rename changes a device's name, also in the tables and exports that name it.
+func (d *Daemon) rename(ctx context.Context, name, to string) (ch control.Changed, err error) {
+	if err := checkName(to); err != nil {
+		return ch, err
+	}
+	if err := take(ctx, d.multi, "another change of several devices to end"); err != nil {
+		return ch, err
+	}
+	defer func() { <-d.multi }()
+	v, done, err := d.change(ctx, name)
+	if err != nil {
+		return ch, err
+	}
+	defer done()
+	parents, err := d.takeParents(ctx, name)
+	if err != nil {
+		return ch, err
+	}
+	defer func() {
+		for _, p := range parents {
+			<-p.op
+		}
+	}()
+	if err := d.setName(v, name, to); err != nil {
+		return ch, err
+	}
+	if err := d.renameAbove(ctx, parents, name, to); err != nil {
+		back := d.setName(v, to, name)
+		return ch, errors.Join(err, back, d.renameAbove(ctx, parents, to, name))
+	}
+	if v.config {
+		ch.Warnings = append(ch.Warnings, configWarning("device", name))
+	}
+	return ch, d.save()
+}
+
+// takeParents takes the tokens of the devices whose tables name the device.
+func (d *Daemon) takeParents(ctx context.Context, name string) (taken []*device, err error) {
+	d.mu.Lock()
+	var all []*device
+	for _, n := range sortedKeys(d.devices) {
+		if v := d.devices[n]; n != name && !v.making && v.spec.names(name) {
+			all = append(all, v)
+		}
+	}
+	d.mu.Unlock()
+	for _, v := range all {
+		if err = take(ctx, v.op, fmt.Sprintf("a change of device %q, which stands on %q, to end", v.spec.Name, name)); err == nil {
+			taken = append(taken, v)
+			if v.m != nil && v.m.State().Suspended {
+				err = fmt.Errorf("device %q, which stands on %q, is suspended: its table cannot get the new name", v.spec.Name, name)
+			}
+		}
+		if err != nil {
+			for _, v := range taken {
+				<-v.op
+			}
+			return nil, err
+		}
+	}
+	return taken, nil
+}
+
+// names reports whether a table of s has name as a word of its own.
+func (s *deviceSpec) names(name string) bool {
+	for _, t := range []*tableSpec{s.Live, s.Inactive} {
+		if t != nil && renameInTable(t.Text, name, name+"x") != t.Text {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Daemon) setName(v *device, from, to string) error {
+	d.mu.Lock()
+	if d.devices[to] != nil {
+		d.mu.Unlock()
+		return fmt.Errorf("device %q: cannot become %q: %w", from, to, errExists)
+	}
+	delete(d.devices, from)
+	d.devices[to] = v
+	v.spec.Name = to
+	for _, e := range d.exports {
+		if e.dev == v {
+			e.spec.Device = to
+		}
+	}
+	m := v.m
+	d.mu.Unlock()
+	if m != nil {
+		m.Rename(to)
+	}
+	return nil
+}
+
+// renameAbove gives the tables above a device its new name. Their requests
+// wait for a moment, as at any reload.
+func (d *Daemon) renameAbove(ctx context.Context, parents []*device, from, to string) error {
+	for _, p := range parents {
+		d.mu.Lock()
+		m, live, inactive := p.m, p.spec.Live, p.spec.Inactive
+		d.mu.Unlock()
+		st := m.State()
+		if live != nil {
+			t := tableSpec{renameInTable(live.Text, from, to), live.ReadOnly}
+			if st.Live {
+				if err := d.reloadText(ctx, m, t, env{d: d}, false); err != nil {
+					return err
+				}
+			}
+			d.edit(p, func(s *deviceSpec) { s.Live = &t })
+		}
+		if inactive != nil {
+			t := tableSpec{renameInTable(inactive.Text, from, to), inactive.ReadOnly}
+			table, err := dm.Parse(ctx, t.Text, env{d: d}, dm.ParseOptions{ReadOnly: t.ReadOnly})
+			if err == nil {
+				err = m.Load(ctx, table)
+			}
+			if err != nil {
+				return err
+			}
+			d.edit(p, func(s *deviceSpec) { s.Inactive = &t })
+		}
+	}
+	return nil
+}
+
+// message does what words say to the device; targets take none yet.
+func (d *Daemon) message(ctx context.Context, name string, r control.Message) (control.Text, error) {
+	if len(r.Words) == 0 {
+		return control.Text{}, errors.New("a message needs a word")
+	}
+	if r.Words[0] == "@cancel_deferred_remove" {
+		if len(r.Words) > 1 {
+			return control.Text{}, fmt.Errorf("message %s takes no arguments", r.Words[0])
+		}
+		_, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+			m.CancelDeferred()
+			d.edit(v, func(s *deviceSpec) { s.Deferred = false })
+			return nil
+		})
+		return control.Text{}, err
+	}
+	v, err := d.find(name)
+	if err != nil {
+		return control.Text{}, err
+	}
+	if strings.HasPrefix(r.Words[0], "@") {
+		return control.Text{}, fmt.Errorf("device %q does not know message %q (known: @cancel_deferred_remove)", name, r.Words[0])
+	}
+	m, err := d.mapped(v)
+	if err != nil {
+		return control.Text{}, err
+	}
+	for i, line := range strings.Split(strings.TrimSpace(m.TableText(false, dm.StatusTable)), "\n") {
+		var start, length int64
+		var target string
+		if n, _ := fmt.Sscan(line, &start, &length, &target); n == 3 && r.Sector >= start && r.Sector < start+length {
+			return control.Text{}, fmt.Errorf("table row %d: %s: takes no messages", i+1, target)
+		}
+	}
+	return control.Text{}, fmt.Errorf("device %q has no sector %d", name, r.Sector)
+}
+
+// flush makes durable what has been written to m.
+func flush(ctx context.Context, m *dm.Mapped) error {
+	return m.Do(ctx, block.Request{Op: block.OpFlush})
+}

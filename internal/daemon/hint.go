@@ -1,0 +1,22 @@
+package daemon
+
+import "errors"
+
+// hinted is an error with the way out.
+type hinted struct {
+	error
+	way string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// hint adds the way out to err.
+func hint(err error, way string) error { return hinted{err, way} }
+
+// Hint returns the way out that err, or what it wraps, knows; "" if none.
+func Hint(err error) string {
+	if h, ok := errors.AsType[hinted](err); ok {
+		return h.way
+	}
+	return ""
+}

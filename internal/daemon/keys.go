@@ -1,0 +1,208 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"keyway/blkcrypto"
+	"keyway/control"
+	"keyway/internal/secret"
+	"keyway/keystore"
+)
+
+// restoreKeys reads every key from its file, or lists it as missing.
+func (d *Daemon) restoreKeys(saved []keySpec) {
+	for _, k := range d.cfg.Keys {
+		d.configKey[k.Name] = true
+		desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File}
+		b, err := readOrGenerate(k)
+		d.putKey(desc, b, err)
+	}
+	for _, k := range saved {
+		if d.configKey[k.Name] {
+			d.log.Warn("key is declared by the configuration, which wins over the state", "key", k.Name)
+			continue
+		}
+		c, _, err := keyConfig(k.Mode, k.DataUnit, k.DUNBytes)
+		if err == nil {
+			err = keystore.CheckName(k.Name)
+		}
+		if err != nil {
+			d.log.Error("key of the state is malformed", "key", k.Name, "err", err)
+			continue
+		}
+		desc := keystore.Desc{Name: k.Name, Config: c, Source: k.Source, File: k.File, Auto: k.Auto}
+		if k.File == "" {
+			d.putKey(desc, nil, fmt.Errorf("it came from %s, which does not outlive the daemon", k.Source))
+			continue
+		}
+		b, err := keystore.ReadFile(k.File)
+		d.putKey(desc, b, err)
+	}
+}
+
+func (d *Daemon) putKey(desc keystore.Desc, b *secret.Buffer, err error) {
+	if err == nil {
+		err = d.keys.Add(desc, b)
+	}
+	if err != nil {
+		d.log.Error("key is missing", "key", desc.Name, "err", err)
+		d.keys.AddMissing(desc, err.Error())
+	}
+}
+
+func readOrGenerate(k KeyConfig) (*secret.Buffer, error) {
+	if k.Generate {
+		b, err := keystore.Generate(k.File, k.Config.Mode.KeySize())
+		if !errors.Is(err, fs.ErrExist) {
+			return b, err
+		}
+	}
+	return keystore.ReadFile(k.File)
+}
+
+// addKey takes a key whose bytes come from f, which it does not close.
+func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch control.Changed, err error) {
+	c, field, err := keyConfig(r.Mode, r.DataUnit, r.DUNBytes)
+	if err != nil {
+		return ch, fmt.Errorf("key %q: %s: %w", r.Name, field, err)
+	}
+	if f == nil {
+		return ch, fmt.Errorf("key %q: no descriptor came with the request to read the key from", r.Name)
+	}
+	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, Auto: r.Auto}
+	b, err := keystore.Read(f, r.Source)
+	if err != nil {
+		return ch, fmt.Errorf("key %q: %w", r.Name, err)
+	}
+	if err := d.keys.Add(desc, b); err != nil {
+		if errors.Is(err, keystore.ErrExists) {
+			err = hint(err, fmt.Sprintf("\"keyway key evict %s\" takes the old one away", r.Name))
+		}
+		return ch, err
+	}
+	if err := d.save(); err != nil {
+		_, undo := d.keys.Evict(ctx, r.Name, true)
+		return ch, errors.Join(err, undo)
+	}
+	if c.Mode == blkcrypto.AES256XTS && r.File == "" && !r.Auto {
+		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
+	}
+	if err := d.revive(ctx, nil); err != nil {
+		return ch, err
+	}
+	d.offer(ctx)
+	return ch, nil
+}
+
+// keyFile makes f, which a client passed, readable without blocking the
+// daemon: a pipe whose writers stay gets a deadline.
+func keyFile(fd int) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return os.NewFile(uintptr(fd), "key"), nil
+	case unix.S_IFIFO:
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+		f := os.NewFile(uintptr(fd), "key")
+		return f, f.SetReadDeadline(time.Now().Add(5 * time.Second))
+	}
+	unix.Close(fd)
+	return nil, errors.New("the descriptor of a key is neither a file nor a pipe")
+}
+
+// evictKey evicts a key and tells where it was.
+func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) (control.Eviction, error) {
+	users := d.usersOf(name)
+	receipt, err := d.keys.Evict(ctx, name, r.Force)
+	if errors.Is(err, keystore.ErrNotFound) {
+		var names []string
+		for _, k := range d.keys.List() {
+			names = append(names, k.Name)
+		}
+		if near := nearestName(name, names); near != "" {
+			err = hint(err, fmt.Sprintf("did you mean %q?", near))
+		}
+		return control.Eviction{}, notFound{err}
+	}
+	out := control.Eviction{Key: name, Places: []control.Place{}}
+	for _, p := range receipt.Places {
+		place := control.Place{Holder: p.Holder, Detail: p.Detail, Gone: p.Err == nil}
+		if p.Err != nil {
+			place.Error = p.Err.Error()
+		}
+		out.Places = append(out.Places, place)
+	}
+	for _, v := range users {
+		d.mu.Lock()
+		v.problem = fmt.Sprintf("key %q has been evicted: requests that need it fail", name)
+		out.Devices = append(out.Devices, v.spec.Name)
+		d.mu.Unlock()
+	}
+	if err != nil {
+		out.Error = err.Error()
+		out.Hint = fmt.Sprintf("no request can use the key any more; \"keyway key evict %s\" tries again to clear the rest", name)
+	}
+	if d.configKey[name] {
+		out.Warnings = append(out.Warnings, configWarning("key", name))
+	}
+	d.log.Info("key evicted", "key", name, "places", len(out.Places), "complete", err == nil)
+	if err := d.save(); err != nil && out.Error == "" {
+		out.Error = fmt.Sprintf("the key is gone, but after a restart it will be back: %v", err)
+	}
+	return out, nil
+}
+
+// usersOf returns the devices whose live table refers to the key.
+func (d *Daemon) usersOf(key string) (users []*device) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range sortedKeys(d.devices) {
+		v := d.devices[name]
+		if v.spec.Live == nil {
+			continue
+		}
+		for word := range strings.FieldsSeq(v.spec.Live.Text) {
+			if ref := strings.SplitN(word, ":", 4); len(ref) == 4 && ref[0] == "" && ref[3] == key {
+				users = append(users, v)
+				break
+			}
+		}
+	}
+	return users
+}
+
+func (d *Daemon) listKeys() []control.Key {
+	all := []control.Key{}
+	for _, k := range d.keys.List() {
+		c := control.Key{
+			Name: k.Name, Mode: k.Config.Mode.String(), DataUnit: k.Config.DataUnitSize, DUNBytes: k.Config.DUNBytes,
+			Source: k.Source, State: "present", Problem: k.Missing, Users: k.Users,
+		}
+		switch {
+		case k.Pending:
+			c.State = "evicting"
+		case k.Missing != "":
+			c.State = "missing"
+		}
+		d.mu.Lock()
+		c.Config = d.configKey[k.Name]
+		d.mu.Unlock()
+		all = append(all, c)
+	}
+	return all
+}
