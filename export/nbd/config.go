@@ -64,7 +64,7 @@ func (c *Config) fill() error {
 		return err
 	}
 	if c.MaxConnections == 0 {
-		c.MaxConnections = 256 // each holds a thread and about 1 MiB once it is busy
+		c.MaxConnections = 256 // each holds 1.3 MiB of buffers
 	}
 	if c.MaxConnections < 1 || c.MaxConnections > 8192 {
 		return fmt.Errorf("nbd: a limit of %d connections is not between 1 and 8192", c.MaxConnections)

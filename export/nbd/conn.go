@@ -70,12 +70,13 @@ func (c *conn) run() {
 	}
 }
 
-// enter begins transmission. What drain or abort asked for meanwhile is done
-// to the wire now.
+// enter begins transmission: the deadline of the negotiation ends, and what
+// drain or abort asked for meanwhile is done to the wire now.
 func (c *conn) enter(w wire, style nbdproto.Style) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wire, c.style = w, style
+	c.nc.SetDeadline(time.Time{})
 	switch {
 	case c.cut:
 		w.kill()
@@ -185,11 +186,6 @@ func (c *conn) negotiate() (*nbdproto.Result, []byte, error) {
 			}
 			h.TLSDone()
 		case nbdproto.Transmit:
-			c.mu.Lock()
-			if !c.draining.Load() {
-				c.nc.SetDeadline(time.Time{})
-			}
-			c.mu.Unlock()
 			r := h.Result()
 			return &r, in[used:], nil
 		}

@@ -14,10 +14,10 @@
 //
 //	Server.mu
 //	  conn.mu
-//	  jobs.mu
 //	writer.wire
 //	  writer.mu
-//	budget.mu
+//	  budget.mu
+//	  jobs.mu
 package nbd
 
 import (
