@@ -152,11 +152,16 @@ func wantErr(t testing.TB, what string, got, want error) {
 	}
 }
 
-// Key returns a key of random bytes for tests.
+// Key returns a key of random bytes for tests, evicted at the end.
 func Key(t testing.TB, c blkcrypto.Config) *blkcrypto.Key {
 	t.Helper()
-	raw := pattern(rand.Uint64(), int64(c.Mode.KeySize()))
-	b, err := secret.Copy(raw)
+	return keyOf(t, c, pattern(rand.Uint64(), int64(c.Mode.KeySize())))
+}
+
+// keyOf returns a key of the given bytes, which it leaves alone.
+func keyOf(t testing.TB, c blkcrypto.Config, raw []byte) *blkcrypto.Key {
+	t.Helper()
+	b, err := secret.Copy(bytes.Clone(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
