@@ -375,6 +375,33 @@ func TestFileCutOffBySomebodyIsAnError(t *testing.T) {
 	}
 }
 
+// The kernel forgets the pages that it could not write: a second fdatasync
+// would succeed without them.
+func TestFileFailedFlushStaysFailed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	dev := openTest(t, path, Options{Size: testSize, Create: true})
+	defer dev.Close()
+	f := dev.(*file)
+	lost := f.lose(unix.EIO)
+	if !errors.Is(lost, block.ErrIO) || !errors.Is(lost, unix.EIO) || !strings.Contains(lost.Error(), path) {
+		t.Errorf("error %v", lost)
+	}
+	for name, got := range map[string]error{
+		"flush":        doRange(dev, block.OpFlush, 0, 0, 0),
+		"write":        do(dev, block.OpWrite, block.FUA, 0, make([]byte, 512)),
+		"discard":      doRange(dev, block.OpDiscard, block.FUA, 0, 4096),
+		"write-zeroes": doRange(dev, block.OpWriteZeroes, block.FUA, 0, 4096),
+		"second error": f.lose(unix.ENOSPC),
+	} {
+		if got != lost {
+			t.Errorf("%s that must be durable: %v, want the first error", name, got)
+		}
+	}
+	if err := do(dev, block.OpWrite, 0, 0, make([]byte, 512)); err != nil {
+		t.Errorf("a write that promises nothing: %v", err)
+	}
+}
+
 // A full file system: ENOSPC is ErrNoSpace, and does not break the device.
 func TestFileNoSpace(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -404,6 +404,112 @@ func TestRMWLocksRangesInOrder(t *testing.T) {
 	})
 }
 
+// Two changes of one block exclude each other even if their bytes do not meet.
+func TestRMWLocksWholeBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk(1<<20, 4096)
+		dev := block.RMW(d)
+		hold := make(chan struct{})
+		d.before = func(r block.Request) error {
+			if r.Op == block.OpWrite && r.Lane == 1 {
+				<-hold
+			}
+			return nil
+		}
+		done := make(chan error, 3)
+		issue := func(lane uint16, off int64, text string) {
+			go func() {
+				done <- dev.Do(context.Background(), block.Request{
+					Op: block.OpWrite, Lane: lane, Off: off, Len: int64(len(text)), Data: block.Bytes([]byte(text)),
+				})
+			}()
+			synctest.Wait()
+		}
+		issue(1, 10, "first")  // has read the block, and waits to write it
+		issue(2, 20, "second") // must not read it meanwhile
+		issue(3, 4090, "and beyond")
+		close(hold)
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		want := make([]byte, 8192)
+		copy(want[10:], "first")
+		copy(want[20:], "second")
+		copy(want[4090:], "and beyond")
+		if !bytes.Equal(d.mem[:8192], want) {
+			t.Errorf("lost a write: %q … %q", d.mem[10:30], d.mem[4090:4100])
+		}
+	})
+}
+
+// Whoever waited behind a waiter that gave up need not wait any longer.
+func TestRMWCancelledWaiterLetsOthersPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk(1<<20, 4096)
+		dev := block.RMW(d)
+		if err := write(dev, 0, 1, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		hold := make(chan struct{})
+		d.before = func(r block.Request) error {
+			if r.Lane == 1 {
+				<-hold
+			}
+			return nil
+		}
+		issue := func(ctx context.Context, lane uint16, off, n int64) chan error {
+			done := make(chan error, 1)
+			go func() {
+				done <- dev.Do(ctx, block.Request{Op: block.OpWrite, Lane: lane, Off: off, Len: n, Data: block.Bytes(make([]byte, n))})
+			}()
+			synctest.Wait()
+			return done
+		}
+		one := issue(context.Background(), 1, 0, 4096)
+		ctx, cancel := context.WithCancel(context.Background())
+		two := issue(ctx, 2, 0, 8192)
+		three := issue(context.Background(), 3, 4096, 4096)
+		if len(three) != 0 {
+			t.Fatal("a later request overtook one that it overlaps")
+		}
+		cancel()
+		if err := <-two; !errors.Is(err, context.Canceled) {
+			t.Errorf("a cancelled waiter: %v", err)
+		}
+		if err := <-three; err != nil {
+			t.Error(err)
+		}
+		close(hold)
+		if err := <-one; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A write that begins anew in the middle, because the block size has grown,
+// needs its data as it was.
+func TestRMWKeepsDataForAnotherTry(t *testing.T) {
+	d := newDisk(1<<20, 512)
+	dev := block.RMW(d)
+	d.before = func(r block.Request) error {
+		if r.Op == block.OpWrite && r.Len == 8192 {
+			d.lb.Store(4096)
+		}
+		return nil
+	}
+	data := bytes.Repeat([]byte("keep"), (100+8192+100)/4)
+	want := make([]byte, 3*8192)
+	copy(want[4096-100:], data)
+	if err := write(dev, block.Scratch, 4096-100, data); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(d.mem[:len(want)], want) {
+		t.Error("the medium is wrong")
+	}
+}
+
 // The block size beneath may change at any moment, as by a table reload: no
 // request fails and no byte is lost.
 func TestRMWFollowsTheBlockSize(t *testing.T) {
