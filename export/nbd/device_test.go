@@ -22,6 +22,7 @@ type memory struct {
 
 	fail    atomic.Pointer[error] // every request fails with it
 	blocks  atomic.Bool           // NoWait never succeeds
+	refused atomic.Int64          // requests that NoWait turned away
 	flushes atomic.Int64
 	inside  atomic.Int64 // requests in Do
 }
@@ -45,6 +46,7 @@ func (m *memory) Do(ctx context.Context, r block.Request) error {
 	m.inside.Add(1)
 	defer m.inside.Add(-1)
 	if r.NoWait() && m.blocks.Load() {
+		m.refused.Add(1)
 		return block.ErrWouldBlock
 	}
 	if err := m.gate.Enter(ctx, r.Lane, r.NoWait()); err != nil {

@@ -466,3 +466,28 @@ func TestConnectionsTellWhatWasDone(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 }
+
+// TestBlockingDeviceIsNotAskedInVain: a device that keeps turning NoWait away
+// is asked now and then only, and served inline again once it does not.
+func TestBlockingDeviceIsNotAskedInVain(t *testing.T) {
+	dev := newMemory(1 << 20)
+	dev.blocks.Store(true)
+	s, dial := start(t, Config{}, export.Export{Name: "d", Dev: dev})
+	c := enter(t, dial(), "d", nbdproto.Simple, false)
+	const n = 2000
+	for range n {
+		do(t, c, nbdproto.CmdRead, 0, 0, 512, nil, 0)
+	}
+	if got, most := dev.refused.Load(), int64(enoughMisses+n/skipAttempts+1); got == 0 || got > most {
+		t.Errorf("asked %d times for %d requests, want at most %d", got, n, most)
+	}
+	dev.blocks.Store(false)
+	for range skipAttempts + 1 {
+		do(t, c, nbdproto.CmdRead, 0, 0, 512, nil, 0)
+	}
+	was := s.Connections()[0].Deferred
+	do(t, c, nbdproto.CmdRead, 0, 0, 512, nil, 0)
+	if now := s.Connections()[0].Deferred; now != was {
+		t.Error("still handed to workers")
+	}
+}
