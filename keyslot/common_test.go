@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -41,6 +42,11 @@ func newKeyOf(tb testing.TB, name string, c blkcrypto.Config) testKey {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	tb.Cleanup(func() { // locked memory is scarce
+		c, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, _ = k.Evict(c)
+	})
 	return testKey{k, raw}
 }
 

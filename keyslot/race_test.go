@@ -1,0 +1,5 @@
+//go:build race
+
+package keyslot_test
+
+const raceEnabled = true
