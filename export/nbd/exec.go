@@ -77,6 +77,9 @@ func (l *lane) exec(req nbdproto.Request, data []byte, own *arena.Buf) error {
 		}
 	default: // cache, block status
 		l.count.Others++
+		if r.Len == 0 {
+			return l.done(&req)
+		}
 		return l.handOff(req, r, false, nil, nil)
 	}
 	if r.Len == 0 && r.Op != block.OpFlush {

@@ -208,6 +208,7 @@ func TestErrorsOfMisuse(t *testing.T) {
 		{"nothing read", nbdproto.CmdRead, 0, size, 0, 0},
 		{"nothing written", nbdproto.CmdWrite, 0, 0, 0, 0},
 		{"nothing trimmed", nbdproto.CmdTrim, 0, 0, 0, 0},
+		{"nothing cached", nbdproto.CmdCache, 0, 0, 0, 0},
 		{"nothing zeroed", nbdproto.CmdWriteZeroes, 0, 0, 0, 0},
 	}
 	eachStyle(t, func(t *testing.T, s nbdproto.Style) {
