@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"keyway/block"
 	"keyway/keyslot"
@@ -56,6 +57,11 @@ type leaf struct {
 func (l *leaf) Under() []block.Span { return []block.Span{{Dev: l.Device, Len: l.size}} }
 
 func (l *leaf) Status(StatusKind) string { return l.text }
+
+// Extents are those of the backend.
+func (l *leaf) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
+	return block.Extents(ctx, l.Device, off, n)
+}
 
 // Close takes all keys out of the engine, then closes the backend.
 func (l *leaf) Close() error {
