@@ -91,7 +91,7 @@ func servers() []server {
 			addKey(t, d, "k", 512, testKey(2))
 			d.OK("create", "a", "--backend", "mem:64M")
 			d.OK("create", "b", "--backend", "mem:64M")
-			create(d, "rows", "0 1001 linear a 7\n1001 65535 linear b 0\n66536 64536 striped 2 8 a 1008 b 66000")
+			create(d, "rows", "0 1001 linear a 7\n1001 65527 linear b 0\n66528 64544 striped 2 8 a 1008 b 66000")
 			create(d, "disk", "0 131072 crypt aes-xts-plain64 :64:logon:k 0 rows 0")
 			sock, _ := export(d, "disk")
 			return sock, "disk"

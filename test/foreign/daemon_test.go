@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -101,11 +102,17 @@ func TestSocketsAndStateBelongToTheirOwner(t *testing.T) {
 // called fdatasync or pwritev2 with RWF_DSYNC.
 func TestFlushAndFUAReachTheMedium(t *testing.T) {
 	harness.Need(t, "strace")
-	d := harness.New(t)
-	d.WriteConfig("")
+	d := harness.Start(t)
 	trace := filepath.Join(d.Dir, "trace")
-	d.Wrap = []string{"strace", "-f", "-qq", "-e", "trace=fdatasync,fsync,sync_file_range,pwritev2", "-o", trace}
-	d.Begin()
+	tracer := exec.Command("strace", "-f", "-e", "trace=fdatasync,fsync,pwritev2", "-o", trace, "-p", fmt.Sprint(d.Pid()))
+	says, err := tracer.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	harness.Spawn(t, tracer)
+	if line, err := bufio.NewReader(says).ReadString('\n'); err != nil || !strings.Contains(line, "attached") {
+		t.Fatalf("strace: %q, %v", line, err)
+	}
 	addKey(t, d, "k", 4096, testKey(51))
 	d.OK("create", "leaf", "--backend", "file:"+filepath.Join(d.Dir, "disk.img"), "--size", "4M", "--engine", "cpu")
 	create(d, "vol", "0 8192 default-key aes-xts-plain64 :64:logon:k 0 leaf 0 2 sector_size:4096 iv_large_sectors")

@@ -121,7 +121,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	// keeps a daemon that cannot swap from holding the test.
 	for time.Since(begin) < length || (swaps.Load() < wantSwaps && time.Since(begin) < length+2*time.Minute) {
 		rounds++
-		bs := [][]string{{"--bs=4k"}, {"--bsrange=512-65536", "--blockalign=512"}, {"--bs=64k"}}[rounds%3]
+		bs := [][]string{{"--bs=4k"}, {"--bsrange=4096-65536", "--blockalign=4096"}, {"--bs=64k"}}[rounds%3]
 		fio(t, 3*time.Minute, uri, append(bs, "--rw=randwrite", "--size=16M", "--loops=4", "--iodepth=16", fmt.Sprint("--randseed=", rounds))...)
 	}
 	close(stop)

@@ -47,7 +47,7 @@ func TestTLSWithClientCertificates(t *testing.T) {
 	port := freePort(t)
 	d.OK("export", "add", "vol", "--nbd", fmt.Sprintf("tcp:127.0.0.1:%d", port), "--name", "vol",
 		"--tls-cert", filepath.Join(certs, "server-cert.pem"), "--tls-key", filepath.Join(certs, "server-key.pem"),
-		"--tls-client-ca", filepath.Join(certs, "ca-cert.pem"))
+		"--tls-ca", filepath.Join(certs, "ca-cert.pem"), "--tls-client-auth")
 
 	// Directories for clients: with a certificate, without, with one of another authority.
 	without := harness.Dir(t)

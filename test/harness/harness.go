@@ -126,7 +126,6 @@ type Daemon struct {
 	Socket string // control socket
 	State  string // state directory
 	Config string // configuration file; empty on the first start unless the test wrote it
-	Wrap   []string
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process has been reaped
@@ -191,12 +190,11 @@ func (d *Daemon) TryBegin() error {
 	if err != nil {
 		return err
 	}
-	argv := append(append([]string(nil), d.Wrap...), Binary(d.tb), "serve",
-		"--config", d.Config, "--state", d.State, "--socket", d.Socket)
-	d.cmd = exec.Command(argv[0], argv[1:]...)
+	d.cmd = exec.Command(Binary(d.tb), "serve", "--config", d.Config, "--state", d.State, "--socket", d.Socket)
 	d.cmd.Dir = d.Dir
 	d.cmd.Env = append(d.env(), notify.Env())
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.WaitDelay = 5 * time.Second // whoever else holds its output must not hold us
 	if err := spawn.Start(d.cmd); err != nil {
 		return err
 	}
