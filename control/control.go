@@ -169,6 +169,7 @@ type AddKey struct {
 	Source   string `json:"source"`              // for people
 	File     string `json:"file,omitempty"`      // absolute path to read the key from after a restart
 	Auto     bool   `json:"auto,omitempty"`      // forget it when the last table gives it back
+	Weak     bool   `json:"weak,omitempty"`      // take an XTS key with equal halves
 }
 
 // Key is an element of the answer of GET /v1/keys.

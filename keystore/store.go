@@ -34,6 +34,7 @@ type Desc struct {
 	Source string           // where the bytes come from, for people: a path, "stdin"
 	File   string           // absolute path to read the bytes from again; "" if there is none
 	Auto   bool             // made from table text: forgotten when its last user gives it back
+	Weak   bool             // an XTS key with equal halves is taken, for tables of dm-crypt
 }
 
 // A Status is a key's description with its state.
@@ -89,7 +90,7 @@ func CheckName(name string) error {
 // It owns b from then on, also when it fails. b is exactly as long as the
 // config's mode takes.
 func (s *Store) Add(d Desc, b *secret.Buffer) error {
-	if err := check(d, b.Len()); err != nil {
+	if err := check(d, b); err != nil {
 		b.Wipe()
 		return err
 	}
@@ -106,17 +107,26 @@ func (s *Store) Add(d Desc, b *secret.Buffer) error {
 	return nil
 }
 
-func check(d Desc, n int) error {
+func check(d Desc, b *secret.Buffer) error {
 	if err := CheckName(d.Name); err != nil {
 		return err
 	}
 	if err := d.Config.Check(); err != nil {
 		return fmt.Errorf("key %q: %w", d.Name, err)
 	}
-	if want := d.Config.Mode.KeySize(); n != want {
+	if n, want := b.Len(), d.Config.Mode.KeySize(); n != want {
 		return fmt.Errorf("key %q: %s has %d bytes, and %v takes exactly %d", d.Name, d.Source, n, d.Config.Mode, want)
 	}
-	return nil
+	if d.Weak {
+		return nil
+	}
+	// What the making of a key would refuse later is refused now.
+	probe, err := (&entry{desc: d, bytes: b}).derive(variant{config: d.Config})
+	if err != nil {
+		return err
+	}
+	_, err = probe.Evict(context.Background()) // nobody has it
+	return err
 }
 
 // AddMissing lists a key whose bytes are not there, and why.

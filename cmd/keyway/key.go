@@ -101,6 +101,7 @@ devices that need it come to life at that moment.`,
 	f.StringVar(&dataUnit, "data-unit", "", "data unit size in `bytes` (default 4096)")
 	f.IntVar(&r.DUNBytes, "dun-bytes", 0, "`bytes` of data unit numbers that are not zero (default 8)")
 	f.StringVar(&file, "file", "", "`file` with the key")
+	f.BoolVar(&r.Weak, "allow-weak", false, "take an XTS key with equal halves, for a dm-crypt disk that was written with one")
 	f.IntVar(&fd, "fd", -1, "`descriptor` to read the key from")
 	return c.withTimeout(cmd, giveUp)
 }

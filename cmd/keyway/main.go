@@ -17,8 +17,6 @@ import (
 
 	"keyway/control"
 	"keyway/internal/daemon"
-
-	_ "keyway/dm/target"
 )
 
 // version is set by the linker.

@@ -117,7 +117,7 @@ func (c *cli) addTableKey(ctx context.Context, client *control.Client, device st
 	for n := 1; name == "" || taken[name]; n++ {
 		name = fmt.Sprintf("table-%s-%d", device, n)
 	}
-	r := control.AddKey{Name: name, Mode: mode.String(), DataUnit: 512, Source: "table text", Auto: true}
+	r := control.AddKey{Name: name, Mode: mode.String(), DataUnit: 512, Source: "table text", Auto: true, Weak: true}
 	_, err = addKey(ctx, client, r, b)
 	return name, len(digits) / 2, err
 }

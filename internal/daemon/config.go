@@ -50,6 +50,7 @@ type KeyConfig struct {
 	Config   blkcrypto.Config
 	File     string
 	Generate bool // make the file if it is absent
+	Weak     bool // take an XTS key with equal halves
 }
 
 // configFile is the file as written. The tags are the valid names.
@@ -86,6 +87,7 @@ type keyTable struct {
 	DUNBytes int    `toml:"dun-bytes"`
 	File     string `toml:"file"`
 	Generate bool   `toml:"generate"`
+	Weak     bool   `toml:"allow-weak"`
 }
 
 type exportTable struct {
@@ -140,42 +142,50 @@ func configError(err error, name string) error {
 		var errs []error
 		for _, e := range missing.Errors {
 			row, col := e.Position()
-			path := []string(e.Key())
-			key := path[len(path)-1]
-			errs = append(errs, fmt.Errorf("%s:%d:%d: unknown key %q%s", name, row, col, key, validNames(path[:len(path)-1], key)))
+			key, valid := unknown(e.Key())
+			errs = append(errs, fmt.Errorf("%s:%d:%d: unknown key %q%s", name, row, col, key, didYouMean(key, valid)))
 		}
 		return errors.Join(errs...)
 	}
 	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := e.Position()
-		return fmt.Errorf("%s:%d:%d: %s", name, row, col, strings.TrimPrefix(e.Error(), "toml: "))
+		what := strings.TrimPrefix(e.Error(), "toml: ")
+		if got, want, ok := strings.Cut(what, " into struct field "); ok { // ours are nobody's business
+			_, want, _ = strings.Cut(want, " of type ")
+			what = fmt.Sprintf("%s: a %s where a %s belongs", strings.Join(e.Key(), "."), strings.TrimPrefix(got, "cannot decode TOML "), want)
+		}
+		return fmt.Errorf("%s:%d:%d: %s", name, row, col, what)
 	}
 	return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-// validNames says what may stand in the table at path, and what was meant.
-func validNames(path []string, key string) string {
+// unknown returns the first element of path that is no valid name, and what may
+// stand in its place.
+func unknown(path []string) (key string, valid []string) {
 	t := reflect.TypeFor[configFile]()
-	for _, p := range path {
-		switch t.Kind() {
-		case reflect.Map:
+	for _, key = range path {
+		if t.Kind() == reflect.Map {
 			t = t.Elem()
-		case reflect.Struct:
-			i := slices.IndexFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Tag.Get("toml") == p })
-			if i < 0 {
-				return ""
-			}
-			t = t.Field(i).Type
+			continue
 		}
+		if t.Kind() != reflect.Struct {
+			break
+		}
+		valid = nil
+		at := -1
+		for i, f := range reflect.VisibleFields(t) {
+			name := f.Tag.Get("toml")
+			valid = append(valid, name)
+			if name == key {
+				at = i
+			}
+		}
+		if at < 0 {
+			break
+		}
+		t = t.Field(at).Type
 	}
-	if t.Kind() != reflect.Struct {
-		return ""
-	}
-	var names []string
-	for _, f := range reflect.VisibleFields(t) {
-		names = append(names, f.Tag.Get("toml"))
-	}
-	return didYouMean(key, names)
+	return key, valid
 }
 
 func didYouMean(got string, names []string) string {
@@ -311,7 +321,7 @@ func (b *builder) key(c *Config, name string, k keyTable) {
 	if err != nil {
 		b.fail(at(field), "%w", err)
 	}
-	c.Keys = append(c.Keys, KeyConfig{Name: name, Config: cfg, File: b.path(k.File), Generate: k.Generate})
+	c.Keys = append(c.Keys, KeyConfig{Name: name, Config: cfg, File: b.path(k.File), Generate: k.Generate, Weak: k.Weak})
 }
 
 // keyConfig makes a config of what a user gave, with defaults for what is 0:
@@ -364,6 +374,9 @@ func (b *builder) device(c *Config, name string, v deviceTable) {
 		if err != nil {
 			b.fail(at("table"), "%w", err)
 		}
+		if err := checkTargets(v.Table); err != nil {
+			b.fail(at("table"), "%w", err)
+		}
 		d.Table = AbsTable(v.Table, b.dir)
 	default:
 		d.Backend = AbsURI(v.Backend, b.dir)
@@ -375,6 +388,30 @@ func (b *builder) device(c *Config, name string, v deviceTable) {
 		}
 	}
 	c.Devices = append(c.Devices, d)
+}
+
+// checkTargets finds misspelt targets; the rest of a table can only be judged
+// by what it stands on.
+func checkTargets(text string) error {
+	var names []string
+	for _, t := range dm.Types() {
+		names = append(names, t.Name)
+	}
+	row := 0
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			continue
+		}
+		row++
+		switch {
+		case len(words) < 3:
+			return fmt.Errorf("table row %d: needs a start sector, a number of sectors and a target", row)
+		case !slices.Contains(names, words[2]):
+			return fmt.Errorf("table row %d: no target %q%s", row, words[2], didYouMean(words[2], names))
+		}
+	}
+	return nil
 }
 
 func (b *builder) export(c *Config, name string, v exportTable) {

@@ -26,6 +26,8 @@ import (
 	"keyway/keyslot"
 	"keyway/keyslot/soft"
 	"keyway/keystore"
+
+	_ "keyway/dm/target" // the targets that tables name
 )
 
 // Options of a daemon.
@@ -199,7 +201,7 @@ func (d *Daemon) save() error {
 	for _, k := range keys {
 		if !d.configKey[k.Name] && !k.Pending {
 			c := k.Config
-			s.Keys = append(s.Keys, keySpec{k.Name, c.Mode.String(), c.DataUnitSize, c.DUNBytes, k.Source, k.File, k.Auto})
+			s.Keys = append(s.Keys, keySpec{k.Name, c.Mode.String(), c.DataUnitSize, c.DUNBytes, k.Source, k.File, k.Auto, k.Weak})
 		}
 	}
 	for _, e := range d.exports {

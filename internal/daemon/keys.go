@@ -17,13 +17,23 @@ import (
 	"keyway/keystore"
 )
 
-// restoreKeys reads every key from its file, or lists it as missing.
-func (d *Daemon) restoreKeys(saved []keySpec) {
+// restoreKeys reads every key from its file. One of the state that cannot be
+// read is listed as missing; one of the configuration must be there.
+func (d *Daemon) restoreKeys(saved []keySpec) error {
+	var errs []error
 	for _, k := range d.cfg.Keys {
 		d.configKey[k.Name] = true
-		desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File}
+		desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File, Weak: k.Weak}
 		b, err := readOrGenerate(k)
-		d.putKey(desc, b, err)
+		if err == nil {
+			err = d.keys.Add(desc, b)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("configuration: key %q: %w", k.Name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	for _, k := range saved {
 		if d.configKey[k.Name] {
@@ -38,7 +48,7 @@ func (d *Daemon) restoreKeys(saved []keySpec) {
 			d.log.Error("key of the state is malformed", "key", k.Name, "err", err)
 			continue
 		}
-		desc := keystore.Desc{Name: k.Name, Config: c, Source: k.Source, File: k.File, Auto: k.Auto}
+		desc := keystore.Desc{Name: k.Name, Config: c, Source: k.Source, File: k.File, Auto: k.Auto, Weak: k.Weak}
 		if k.File == "" {
 			d.putKey(desc, nil, fmt.Errorf("it came from %s, which does not outlive the daemon", k.Source))
 			continue
@@ -46,6 +56,7 @@ func (d *Daemon) restoreKeys(saved []keySpec) {
 		b, err := keystore.ReadFile(k.File)
 		d.putKey(desc, b, err)
 	}
+	return nil
 }
 
 func (d *Daemon) putKey(desc keystore.Desc, b *secret.Buffer, err error) {
@@ -77,14 +88,17 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 	if f == nil {
 		return ch, fmt.Errorf("key %q: no descriptor came with the request to read the key from", r.Name)
 	}
-	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, Auto: r.Auto}
+	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, Auto: r.Auto, Weak: r.Weak}
 	b, err := keystore.Read(f, r.Source)
 	if err != nil {
 		return ch, fmt.Errorf("key %q: %w", r.Name, err)
 	}
 	if err := d.keys.Add(desc, b); err != nil {
-		if errors.Is(err, keystore.ErrExists) {
+		switch {
+		case errors.Is(err, keystore.ErrExists):
 			err = hint(err, fmt.Sprintf("\"keyway key evict %s\" takes the old one away", r.Name))
+		case errors.Is(err, blkcrypto.ErrWeakKey):
+			err = hint(err, "use a key from a random source; for a dm-crypt disk that was written with this one, --allow-weak takes it")
 		}
 		return ch, err
 	}
@@ -92,7 +106,7 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 		_, undo := d.keys.Evict(ctx, r.Name, true)
 		return ch, errors.Join(err, undo)
 	}
-	if c.Mode == blkcrypto.AES256XTS && r.File == "" && !r.Auto {
+	if r.File == "" && !r.Auto {
 		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
 	}
 	if err := d.revive(ctx, nil); err != nil {

@@ -13,9 +13,15 @@ import (
 
 // restore brings up what the configuration declares and what the state
 // remembers beside it: keys, then devices, each after those that it stands
-// on, then exports. The error is nil even if some of it does not work.
+// on, then exports. What does not work is logged and does not keep the others
+// from starting; the error is of a configuration that no start could satisfy.
 func (d *Daemon) restore(ctx context.Context, s state) error {
-	d.restoreKeys(s.Keys)
+	if err := d.checkExports(s); err != nil {
+		return err
+	}
+	if err := d.restoreKeys(s.Keys); err != nil {
+		return err
+	}
 	for _, c := range d.cfg.Devices {
 		d.devices[c.Name] = &device{op: make(chan struct{}, 1), spec: specOf(c.Create), config: true, problem: notYet}
 	}
@@ -40,6 +46,25 @@ func (d *Daemon) restore(ctx context.Context, s state) error {
 	}
 	d.restoreExports(ctx, s.Exports)
 	return ctx.Err()
+}
+
+// checkExports refuses exports of the configuration whose device nobody
+// declares.
+func (d *Daemon) checkExports(s state) error {
+	var names []string
+	for _, c := range d.cfg.Devices {
+		names = append(names, c.Name)
+	}
+	for _, spec := range s.Devices {
+		names = append(names, spec.Name)
+	}
+	var errs []error
+	for _, e := range d.cfg.Exports {
+		if !slices.Contains(names, e.Device) {
+			errs = append(errs, fmt.Errorf("configuration: export %q: device %q does not exist%s", e.Name, e.Device, didYouMean(e.Device, slices.Clone(names))))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // notYet is the problem of a device that nobody has tried to bring up.

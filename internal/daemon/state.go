@@ -57,6 +57,7 @@ type keySpec struct {
 	Source   string `json:"source"`
 	File     string `json:"file,omitempty"`
 	Auto     bool   `json:"auto,omitempty"`
+	Weak     bool   `json:"weak,omitempty"`
 }
 
 // A stateDir is a state directory that this process has locked.

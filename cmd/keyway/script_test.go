@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"keyway/test/spawn"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"keyway": main})
+}
+
+// TestScripts runs the transcripts under testdata: the command line as a user
+// meets it, against a daemon of its own.
+//
+//	daemon [ARG...]   starts "keyway serve" with state directory and control
+//	                  socket in the work directory, and waits until it is ready
+//	! daemon ...      starts one that must end by itself; its output is stdout
+//	kill              ends it as a power cut would
+//	term              ends it by SIGTERM and wants status 0
+//	log REGEXP        wants a line in its log
+//	key FILE N        writes a key of 64 bytes, different for each N
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			// Short: a path of a Unix socket has 107 bytes.
+			dir, err := os.MkdirTemp("", "kw")
+			if err != nil {
+				return err
+			}
+			d := &scriptDaemon{dir: dir}
+			e.Values["daemon"] = d
+			e.Defer(func() { d.kill(); os.RemoveAll(dir) })
+			e.Setenv("D", dir)
+			e.Setenv("KEYWAY_SOCKET", filepath.Join(dir, "c.sock"))
+			e.Setenv("XDG_RUNTIME_DIR", dir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"daemon": cmdDaemon, "kill": cmdKill, "term": cmdTerm, "log": cmdLog, "key": cmdKey,
+		},
+	})
+}
+
+type scriptDaemon struct {
+	dir  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has been reaped
+	log  syncedBuffer
+}
+
+func (d *scriptDaemon) kill() {
+	if d.cmd != nil {
+		d.cmd.Process.Kill()
+		<-d.done
+		d.cmd = nil
+	}
+}
+
+type syncedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncedBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncedBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func daemonOf(ts *testscript.TestScript) *scriptDaemon { return ts.Value("daemon").(*scriptDaemon) }
+
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	d := daemonOf(ts)
+	if d.cmd != nil {
+		ts.Fatalf("the daemon runs already")
+	}
+	path := ""
+	for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
+		if p := filepath.Join(dir, "keyway"); path == "" && exec.Command("test", "-x", p).Run() == nil {
+			path = p
+		}
+	}
+	notify, err := spawn.NewNotify(filepath.Join(d.dir, "notify"))
+	ts.Check(err)
+	args = append([]string{"serve", "--state", ts.MkAbs("st")}, args...)
+	cmd := exec.Command(path, args...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, k := range []string{"PATH", "HOME", "KEYWAY_SOCKET", "XDG_RUNTIME_DIR", "TMPDIR", "GOCOVERDIR"} {
+		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	}
+	cmd.Env = append(cmd.Env, notify.Env())
+	cmd.Stdout, cmd.Stderr = &d.log, &d.log
+	ts.Check(spawn.Start(cmd))
+	done := make(chan struct{})
+	go func() { cmd.Wait(); close(done) }()
+	d.cmd, d.done = cmd, done
+	err = notify.Ready(done, time.Minute)
+	if neg {
+		if err == nil {
+			ts.Fatalf("the daemon started")
+		}
+		d.kill()
+		fmt.Fprint(ts.Stdout(), d.log.String())
+		ts.Logf("%s", d.log.String())
+		ts.Check(os.WriteFile(ts.MkAbs("log"), []byte(d.log.String()), 0o600))
+		return
+	}
+	if err != nil {
+		d.kill()
+		ts.Fatalf("daemon: %v\n%s", err, d.log.String())
+	}
+}
+
+func cmdKill(ts *testscript.TestScript, _ bool, _ []string) { daemonOf(ts).kill() }
+
+func cmdTerm(ts *testscript.TestScript, _ bool, _ []string) {
+	d := daemonOf(ts)
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.done:
+	case <-time.After(30 * time.Second):
+		ts.Fatalf("the daemon is still there 30 s after SIGTERM\n%s", d.log.String())
+	}
+	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
+		ts.Fatalf("the daemon ended with status %d\n%s", code, d.log.String())
+	}
+	d.cmd = nil
+}
+
+func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
+	if found := strings.Contains(daemonOf(ts).log.String(), args[0]); found == neg {
+		ts.Fatalf("log: %q: found %v\n%s", args[0], found, daemonOf(ts).log.String())
+	}
+}
+
+func cmdKey(ts *testscript.TestScript, _ bool, args []string) {
+	b := make([]byte, 64)
+	for i := range b {
+		b[i] = byte(i*7) ^ args[1][0]
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
