@@ -6,6 +6,9 @@ import "context"
 // then a flush, which covers it because the write's Do has returned.
 func EmulateFUA(ctx context.Context, dev Device, r Request) error {
 	r.Flags &^= FUA
+	if r.NoWait() {
+		r.Flags &^= Scratch // the flush may ask for all of it again
+	}
 	if err := dev.Do(ctx, r); err != nil {
 		return err
 	}

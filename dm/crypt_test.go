@@ -521,3 +521,36 @@ func TestReloadUnderLoad(t *testing.T) {
 type shared struct{ *dmtest.RAM }
 
 func (shared) Close() error { return nil }
+
+// TestEmulatedFUALeavesDataForAnotherTry: the write has been done, in place
+// where it may, and the flush after it would block.
+func TestEmulatedFUALeavesDataForAnotherTry(t *testing.T) {
+	w := dmtest.New(t)
+	disk := dmtest.NewRAM(1 << 20)
+	disk.SetInfo(func(i *block.Info) { i.FUA, i.VolatileCache = block.None, true })
+	disk.Before = func(_ context.Context, r block.Request) error {
+		if r.Op == block.OpFlush && r.NoWait() {
+			return block.ErrWouldBlock
+		}
+		return nil
+	}
+	w.Leaf("a", disk, newEngine(2))
+	dev := w.Map("d", "0 2048 default-key aes-xts-plain64 "+metaKey+" 0 a 0 2 sector_size:4096 iv_large_sectors")
+	dmtest.Write(t, dev, 0, make([]byte, 4096)) // the key is in its slot from then on
+	data := pattern(rand.New(rand.NewPCG(3, 4)), 4096)
+	sent := bytes.Clone(data)
+	r := block.Request{Op: block.OpWrite, Flags: block.FUA | block.NoWait | block.Scratch, Len: 4096, Data: block.Bytes(sent)}
+	if err := dev.Do(t.Context(), r); err != block.ErrWouldBlock {
+		t.Fatalf("%v, want ErrWouldBlock", err)
+	}
+	if !bytes.Equal(sent, data) {
+		t.Fatal("the data of a write that is to be issued again was changed")
+	}
+	r.Flags &^= block.NoWait
+	if err := dev.Do(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if got := dmtest.Read(t, dev, 0, 4096); !bytes.Equal(got, data) {
+		t.Error("the second try wrote something else")
+	}
+}
