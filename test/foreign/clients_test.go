@@ -337,7 +337,7 @@ func fio(t *testing.T, limit time.Duration, uri string, args ...string) {
 	harness.Need(t, "fio")
 	args = append([]string{
 		"--name=v", "--ioengine=nbd", "--uri=" + uri, "--size=32M", "--thread",
-		"--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--output-format=normal",
+		"--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--do_verify=1", "--output-format=normal",
 	}, args...)
 	r := harness.ToolFor(t, limit, nil, "fio", args...)
 	// fio reports some failed verifications with status 0.
