@@ -17,6 +17,7 @@ import (
 
 	"keyway/control"
 	"keyway/internal/daemon"
+	"keyway/internal/nearest"
 )
 
 // version is set by the linker.
@@ -156,8 +157,12 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	err := misuse{error: fmt.Errorf("%s: there is no command %q", cmd.CommandPath(), args[0])}
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		err.way = fmt.Sprintf("did you mean %q?", s[0])
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	if near := nearest.Of(args[0], names); near != "" {
+		err.way = fmt.Sprintf("did you mean %q?", near)
 	}
 	return err
 }

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 //	daemon [ARG...]   starts "keyway serve" with state directory and control
 //	                  socket in the work directory, and waits until it is ready
 //	! daemon ...      starts one that must end by itself; its output is stdout
-//	kill              ends it as a power cut would
+//	crash             ends it as a power cut would
 //	term              ends it by SIGTERM and wants status 0
 //	log REGEXP        wants a line in its log
 //	key FILE N        writes a key of 64 bytes, different for each N
@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "kill": cmdKill, "term": cmdTerm, "log": cmdLog, "key": cmdKey,
+			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey,
 		},
 	})
 }
@@ -130,7 +130,7 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func cmdKill(ts *testscript.TestScript, _ bool, _ []string) { daemonOf(ts).kill() }
+func cmdCrash(ts *testscript.TestScript, _ bool, _ []string) { daemonOf(ts).kill() }
 
 func cmdTerm(ts *testscript.TestScript, _ bool, _ []string) {
 	d := daemonOf(ts)

@@ -27,12 +27,8 @@ type controlServer struct {
 	done chan error
 }
 
-// listenControl begins to serve control requests.
-func listenControl(d *Daemon) (*controlServer, error) {
-	l, err := d.controlListener()
-	if err != nil {
-		return nil, err
-	}
+// serveControl begins to serve control requests that come to l.
+func serveControl(d *Daemon, l *net.UnixListener) *controlServer {
 	s := &controlServer{done: make(chan error, 1)}
 	s.http = &http.Server{
 		Handler: d.handler(), ConnContext: withConn,
@@ -40,7 +36,7 @@ func listenControl(d *Daemon) (*controlServer, error) {
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
 	}
 	go func() { s.done <- s.http.Serve(&peerListener{l, d.cfg.AllowUID, d.log}) }()
-	return s, nil
+	return s
 }
 
 func (d *Daemon) controlListener() (*net.UnixListener, error) {

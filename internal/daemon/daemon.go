@@ -116,19 +116,20 @@ func Start(ctx context.Context, o Options) (d *Daemon, err error) {
 	if err != nil {
 		return nil, errors.Join(err, d.state.close())
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.Close(context.Background()))
-		}
-	}()
-	if err := d.restore(ctx, s); err != nil {
-		return d, err
+	// Bound before anything is started, so that a second daemon changes
+	// nothing; clients that come early wait.
+	l, err := d.controlListener()
+	if err != nil {
+		return nil, errors.Join(err, d.state.close())
 	}
-	if err := d.save(); err != nil {
-		return d, err
+	if err = d.restore(ctx, s); err == nil {
+		err = d.save()
 	}
-	d.control, err = listenControl(d)
-	return d, err
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), d.Close(context.WithoutCancel(ctx)))
+	}
+	d.control = serveControl(d, l)
+	return d, nil
 }
 
 // Close drains and ends the daemon: control first, then the exports, which

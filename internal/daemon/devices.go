@@ -103,18 +103,19 @@ func (d *Daemon) make(ctx context.Context, v *device, e env) (*dm.Mapped, error)
 	s := v.spec
 	d.mu.Unlock()
 	if s.Backend != "" {
-		return d.makeLeaf(ctx, v, s)
+		return d.makeLeaf(ctx, v, s, s.Size > 0)
 	}
 	m := dm.New(s.Name, d.options(v))
 	return m, d.reloadText(ctx, m, *s.Live, e, false)
 }
 
-func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec) (*dm.Mapped, error) {
+// makeLeaf opens the backend; create says whether it may make the medium.
+func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create bool) (*dm.Mapped, error) {
 	engine, err := parseEngine(s.Engine)
 	if err != nil {
 		return nil, err
 	}
-	dev, err := backend.Open(ctx, s.Backend, backend.Options{Size: s.Size, ReadOnly: s.ReadOnly, Create: s.Size > 0})
+	dev, err := backend.Open(ctx, s.Backend, backend.Options{Size: s.Size, ReadOnly: s.ReadOnly, Create: create})
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,9 @@ func (r *revival) build(ctx context.Context, v *device) error {
 		if m != nil {
 			return nil
 		}
-		m, err := d.makeLeaf(ctx, v, s)
+		// A medium that the state knows and that is not there must not come
+		// back empty: perhaps only its file system is not mounted.
+		m, err := d.makeLeaf(ctx, v, s, v.config && s.Size > 0)
 		if err != nil {
 			return err
 		}
