@@ -146,7 +146,7 @@ func TestMemDiscardsBesideReadsAndWrites(t *testing.T) {
 	forever(func(rnd *rand.Rand) { must(doRange(dev, block.OpDiscard, 0, 0, 128<<10)) })
 	forever(func(rnd *rand.Rand) { must(do(dev, block.OpRead, 0, 0, make([]byte, 128<<10))) })
 	buf, zero := make([]byte, 4096), make([]byte, 4096)
-	for i := 0; i < 20000 && !t.Failed(); i++ {
+	for i := 0; i < 5000 && !t.Failed(); i++ {
 		for j := range buf {
 			buf[j] = byte(i) | 1
 		}
@@ -218,7 +218,7 @@ func TestMemDiscardBesideAWriterKeepsTheChunk(t *testing.T) {
 }
 
 func TestMemCloseWaitsForRequestsInProgress(t *testing.T) {
-	for range 50 {
+	for range 20 {
 		dev := openTest(t, "mem:8M", Options{})
 		var wg sync.WaitGroup
 		started := make(chan struct{}, 4)

@@ -46,7 +46,7 @@ type Info struct {
 	FUA, Discard, Zeroes Support
 	VolatileCache        bool // completed writes need OpFlush or FUA to be durable
 	ReadOnly             bool
-	NeverBlocks          bool              // Do with NoWait returns ErrWouldBlock only if something in the way is suspended
+	NeverBlocks          bool              // Do with NoWait returns ErrWouldBlock only if something in the way is suspended, or a key is in no keyslot yet
 	WritesBlock          bool              // Do with NoWait returns ErrWouldBlock for all but reads: not worth a try
 	Crypto               blkcrypto.Profile // contexts that an engine beneath serves
 }

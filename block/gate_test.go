@@ -161,7 +161,7 @@ func TestGateStress(t *testing.T) {
 		})
 	}
 	const owner = -1 << 40
-	for range 3000 {
+	for i := 0; i < 2000 || passed.Load() < 1000; i++ {
 		if err := g.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -173,9 +173,6 @@ func TestGateStress(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if passed.Load() == 0 {
-		t.Error("nobody passed")
-	}
 }
 
 func TestGateCounters(t *testing.T) {

@@ -51,6 +51,9 @@ type Options struct {
 	// reads.
 	Medium func(t *testing.T, dev block.Device, off, n int64) []byte
 
+	// IsHandle: closing the device gives up a reference to one that lives on.
+	IsHandle bool
+
 	// FewBlocks makes the suite stay below 1 MiB of a device.
 	FewBlocks bool
 }
@@ -70,6 +73,9 @@ func newSuite(t *testing.T, dev block.Device, o Options) *suite {
 	s.size = min(i.Size, 4<<20)
 	if o.FewBlocks {
 		s.size = min(i.Size, 1<<20)
+	}
+	if raceEnabled { // ten times slower, and here for what happens side by side
+		s.size = max(min(s.size, 256<<10), 16*s.unit)
 	}
 	if s.size < 16*s.unit {
 		t.Fatalf("a device of %d bytes with blocks of %d is too small for the suite", i.Size, s.unit)

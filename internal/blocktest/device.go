@@ -205,6 +205,7 @@ func testSource(t *testing.T, s *suite) {
 
 func testNoWait(t *testing.T, s *suite) {
 	n := 8 * s.unit
+	mustWrite(t, s.dev, 0, pattern(1, s.size)) // keys are in their slots from here on
 	try := func(op block.Op, f block.Flags, off int64, data []byte) {
 		t.Helper()
 		r := block.Request{Op: op, Flags: f | block.NoWait, Off: off, Len: n, Data: block.Bytes(data)}
@@ -217,6 +218,8 @@ func testNoWait(t *testing.T, s *suite) {
 			if s.info.WritesBlock && op.Changes() {
 				t.Errorf("WritesBlock, but %v with NoWait is done", op)
 			}
+			return
+		case op == block.OpDiscard && s.info.Discard == block.None && mayRefuse(err):
 			return
 		case !errors.Is(err, block.ErrWouldBlock):
 			t.Fatalf("%v with NoWait: %v", op, err)
@@ -277,14 +280,20 @@ func testZeroes(t *testing.T, s *suite) {
 			mustWrite(t, s.dev, lo, before)
 			err := doRange(s.dev, block.OpWriteZeroes, f, c.off, c.n)
 			want := bytes.Clone(before)
+			got := mustRead(t, s.dev, lo, c.n+2*s.unit)
 			switch {
 			case err == nil:
 				clear(want[s.unit : s.unit+c.n])
 			case f&block.FastZero != 0 && mayRefuse(err):
+				// Some places may have been zeroed before another refused.
+				for at := s.unit; at < s.unit+c.n; at += s.unit {
+					if b := got[at : at+s.unit]; len(bytes.Trim(b, "\x00")) == 0 {
+						clear(want[at : at+s.unit])
+					}
+				}
 			default:
 				t.Fatalf("zeroes of %d at %d, flags %#x: %v", c.n, c.off, f, err)
 			}
-			got := mustRead(t, s.dev, lo, c.n+2*s.unit)
 			if !same(t, fmt.Sprintf("zeroes of %d at %d, flags %#x (%v)", c.n, c.off, f, err), got, want) {
 				return
 			}
@@ -461,6 +470,9 @@ func testCancelled(t *testing.T, s *suite) {
 }
 
 func testClose(t *testing.T, s *suite) {
+	if s.o.IsHandle {
+		t.Skip("only a reference is closed")
+	}
 	if err := s.dev.Close(); err != nil {
 		t.Fatal(err)
 	}

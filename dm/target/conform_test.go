@@ -1,0 +1,27 @@
+package target_test
+
+import (
+	"testing"
+
+	"keyway/internal/blocktest"
+)
+
+// TestTargetsConform: every target that keeps data, also across rows, in
+// stripes, with data units larger than a sector, and on large blocks.
+func TestTargetsConform(t *testing.T) {
+	for name, c := range map[string]blocktest.TargetCase{
+		"linear":      {Table: "0 2000 linear a 48"},
+		"linear rows": {Table: "0 1000 linear b 1048\n1000 1001 linear a 0\n2001 47 linear b 1"},
+		"linear 4K":   {Table: "0 1024 linear a 1024\n1024 2048 linear b 0", Leaf: 4096},
+		"striped":     {Table: "0 4096 striped 2 8 a 0 b 0", Splits: true},
+		"striped odd": {Table: "0 1530 striped 3 5 a 0 b 7 a 1000", Splits: true},
+		"crypt":       {Table: "0 2048 crypt aes-xts-plain64 :64:logon:k 5 a 0 1 allow_discards"},
+		"crypt 4K":    {Table: "0 2048 crypt aes-xts-plain64 :64:logon:k 0 a 0 2 sector_size:4096 iv_large_sectors"},
+		"crypt rows": {Table: "0 1024 crypt aes-xts-plain64 :64:logon:k 0 a 0 1 sector_size:4096\n" +
+			"1024 2048 linear b 0"},
+		"inlinecrypt": {Table: "0 2048 inlinecrypt aes-xts-plain64 :64:logon:k 0 a 0 1 allow_discards"},
+		"default-key": {Table: "0 2048 default-key aes-xts-plain64 :64:logon:k 0 a 0 3 allow_discards sector_size:4096 iv_large_sectors"},
+	} {
+		t.Run(name, func(t *testing.T) { blocktest.Target(t, c) })
+	}
+}
