@@ -85,7 +85,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 	stop := make(chan struct{})
 	var swaps atomic.Int64
-	active := layouts[0]
+	at, active := 0, layouts[0]
 	var swapper sync.WaitGroup
 	swapper.Go(func() {
 		for {
@@ -95,7 +95,8 @@ func TestReloadUnderLoad(t *testing.T) {
 			default:
 			}
 			n := int(swaps.Load())
-			next := layouts[(n*5+n/7+1)%len(layouts)]
+			at = (at + 1 + n%(len(layouts)-1)) % len(layouts) // never the same twice
+			next := layouts[at]
 			for _, args := range [][]string{{"load", "map", "--table", "-"}, {"suspend", "map", "--timeout", "20s"}, {"resume", "map"}} {
 				if args[0] == "resume" {
 					inStep(active)
