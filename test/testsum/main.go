@@ -42,7 +42,9 @@ func main() {
 		k := key{e.Package, e.Test}
 		switch e.Action {
 		case "output":
-			output[k] = append(output[k], e.Output)
+			if !strings.HasPrefix(e.Output, "=== ") {
+				output[k] = append(output[k], e.Output)
+			}
 		case "build-output":
 			fmt.Print(e.Output)
 		case "pass", "fail", "skip":
