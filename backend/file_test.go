@@ -70,7 +70,10 @@ func skipUnlessDirect(t testing.TB, dir string) {
 }
 
 // loop attaches a loop device of n bytes, with blocks of the given size.
-func loop(t *testing.T, n int64, sector int) string {
+func loop(t *testing.T, n int64, sector int) string { return loopIn(t, t.TempDir(), n, sector) }
+
+// loopIn is loop with its medium in a directory.
+func loopIn(t *testing.T, dir string, n int64, sector int) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("loop devices need root")
@@ -78,7 +81,7 @@ func loop(t *testing.T, n int64, sector int) string {
 	if _, err := exec.LookPath("losetup"); err != nil {
 		t.Skip("losetup is not installed")
 	}
-	path := filepath.Join(t.TempDir(), "medium")
+	path := filepath.Join(dir, "medium")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -399,6 +402,31 @@ func TestFileFailedFlushStaysFailed(t *testing.T) {
 	}
 	if err := do(dev, block.OpWrite, 0, 0, make([]byte, 512)); err != nil {
 		t.Errorf("a write that promises nothing: %v", err)
+	}
+}
+
+// The same with a real disk that fails: a loop device whose file has no room.
+func TestBlockDeviceThatLosesWritesSaysSo(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("mount tmpfs: ", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	path := loopIn(t, dir, 8<<20, 512)
+	dev := openTest(t, path, Options{})
+	defer dev.Close()
+	if err := do(dev, block.OpWrite, 0, 0, bytes.Repeat([]byte{1}, 6<<20)); err != nil {
+		t.Fatalf("the page cache takes it: %v", err)
+	}
+	first := doRange(dev, block.OpFlush, 0, 0, 0)
+	if !errors.Is(first, block.ErrIO) && !errors.Is(first, block.ErrNoSpace) {
+		t.Fatalf("flush of what did not fit: %v", first)
+	}
+	if again := doRange(dev, block.OpFlush, 0, 0, 0); again != first {
+		t.Errorf("the second flush: %v, want the error of the first", again)
 	}
 }
 
