@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,17 +219,54 @@ func TestZeroConfigServesAnEncryptedDisk(t *testing.T) {
 	if again != uri {
 		t.Errorf("served at %s, then at %s", uri, again)
 	}
-	harness.ToolOK(t, "nbdcopy", again, filepath.Join(home, "copy"))
-	f, err := os.Open(filepath.Join(home, "copy"))
+	u, err := url.Parse(again)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	got := make([]byte, len(plain))
-	if _, err := f.ReadAt(got, miB); err != nil {
-		t.Fatal(err)
-	}
+	got := read(t, dial(t, u.Query().Get("socket"), strings.TrimPrefix(u.Path, "/")), miB, len(plain))
 	if i := firstDifference(got, plain); i >= 0 {
 		t.Errorf("after a kill and a new start the data differs at byte %d", i)
+	}
+}
+
+// A configuration declares a leaf with an engine, a generated key, a device and an
+// export; the disk is there after a restart, and declared things stay declared.
+func TestConfigurationServesWhatItDeclares(t *testing.T) {
+	harness.Need(t, "nbdinfo", "qemu-io")
+	d := harness.StartConfig(t, `
+[device.disk0]
+backend = "file:disk0.img"
+size    = "64M"               # created sparse when absent
+engine  = "cpu"
+
+[key.disk0]
+mode      = "AES-256-XTS"
+data-unit = 4096
+file      = "disk0.key"
+generate  = true
+
+[device.vol]
+table = "0 131072 default-key aes-xts-plain64 :64:logon:disk0 0 disk0 0 2 sector_size:4096 iv_large_sectors"
+
+[export.vol]
+device = "vol"
+nbd    = "unix:vol.sock"
+`)
+	uri := nbdURI(filepath.Join(d.Dir, "vol.sock"), "vol")
+	harness.ToolOK(t, "nbdinfo", uri)
+	key := filepath.Join(d.Dir, "disk0.key")
+	if i, err := os.Stat(key); err != nil || i.Mode().Perm() != 0o600 || i.Size() != keySize {
+		t.Errorf("generated key: %v, %v; want %d bytes of mode 0600", i, err, keySize)
+	}
+	before := fileSum(t, key)
+	harness.ToolOK(t, "qemu-io", "-f", "raw", "-c", "write -P 0x5a 1M 64k", "-c", "flush", uri)
+	d.Kill()
+	d.Begin()
+	if fileSum(t, key) != before {
+		t.Error("the key was generated again")
+	}
+	harness.ToolOK(t, "qemu-io", "-f", "raw", "-c", "read -P 0x5a 1M 64k", uri)
+	if n := strings.Count(d.OK("ls"), "vol"); n != 1 {
+		t.Errorf("device vol is listed %d times after a restart", n)
 	}
 }
