@@ -115,11 +115,11 @@ func (c *Client) explain(err error) error {
 			Hint:    "start one with \"keyway serve\", or name its socket with --socket",
 		}
 	case errors.Is(err, unix.EACCES):
-		hint = "the daemon answers root and its own user only"
+		hint = "the socket belongs to another user"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		hint = "the daemon answers root and its own user only; or it has ended: see its log"
+		hint = "the daemon has ended: see its log"
 	}
 	return &Error{Message: fmt.Sprintf("control socket %s: %v", c.Socket, err), Hint: hint}
 }

@@ -152,7 +152,7 @@ func configError(err error, name string) error {
 		what := strings.TrimPrefix(e.Error(), "toml: ")
 		if got, want, ok := strings.Cut(what, " into struct field "); ok { // ours are nobody's business
 			_, want, _ = strings.Cut(want, " of type ")
-			what = fmt.Sprintf("%s: a %s where a %s belongs", strings.Join(e.Key(), "."), strings.TrimPrefix(got, "cannot decode TOML "), want)
+			what = fmt.Sprintf("%s: %s where a %s belongs", strings.Join(e.Key(), "."), strings.TrimPrefix(got, "cannot decode "), want)
 		}
 		return fmt.Errorf("%s:%d:%d: %s", name, row, col, what)
 	}

@@ -113,6 +113,8 @@ func (d *Daemon) handler() http.Handler {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(d.ending, func() { cancel(errEnding) })()
+		d.waiting.Add(1)
+		defer d.waiting.Add(-1)
 		n, err = m.Wait(ctx, n)
 		return control.Event{Event: n}, err
 	}))
@@ -214,6 +216,13 @@ func (d *Daemon) postKey(ctx context.Context, r *http.Request) (any, error) {
 // serve runs f under the request's own time limit and writes what it returns.
 func (d *Daemon) serve(f answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(*controlConn); ok && c.stranger {
+			reply(w, http.StatusForbidden, control.Error{
+				Message: "this user may not control the daemon",
+				Hint:    "root and the daemon's own user may, and those of allow-uid in the [control] section of its configuration",
+			})
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		ctx := r.Context()
 		if t := r.URL.Query().Get("timeout"); t != "" {

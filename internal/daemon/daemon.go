@@ -19,6 +19,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyway/control"
@@ -55,6 +56,8 @@ type Daemon struct {
 
 	ending context.Context // done when the daemon begins to end
 	end    context.CancelFunc
+
+	waiting atomic.Int64 // control requests that wait for an event
 
 	multi  chan struct{}
 	wiring chan struct{}

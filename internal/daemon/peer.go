@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A peerListener lets in root, the daemon's own user and those of allow, and
-// closes the connections of all others.
+// A peerListener tells root, the daemon's own user and those of allow from all
+// others, whose requests are refused.
 type peerListener struct {
 	*net.UnixListener
 	allow []uint32
@@ -21,18 +21,16 @@ type peerListener struct {
 }
 
 func (l *peerListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		uid, err := peerUID(c)
-		if err == nil && (uid == 0 || uid == uint32(os.Geteuid()) || slices.Contains(l.allow, uid)) {
-			return &controlConn{UnixConn: c}, nil
-		}
-		l.log.Warn("control connection refused", "uid", uid, "err", err)
-		c.Close()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return nil, err
 	}
+	uid, err := peerUID(c)
+	known := err == nil && (uid == 0 || uid == uint32(os.Geteuid()) || slices.Contains(l.allow, uid))
+	if !known {
+		l.log.Warn("control connection of a stranger", "uid", uid, "err", err)
+	}
+	return &controlConn{UnixConn: c, stranger: !known}, nil
 }
 
 func peerUID(c *net.UnixConn) (uid uint32, err error) {
@@ -52,6 +50,8 @@ func peerUID(c *net.UnixConn) (uid uint32, err error) {
 // A controlConn keeps the last descriptor that came with the bytes.
 type controlConn struct {
 	*net.UnixConn
+	stranger bool
+
 	mu  sync.Mutex
 	fds []int
 }
