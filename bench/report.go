@@ -60,6 +60,9 @@ func (r *report) markdown(w io.Writer) error {
 	if len(noise) > 0 {
 		p("Other processes used %.0f %% of a processor (median; worst run %.0f %%).", 100*noise[len(noise)/2], 100*noise[len(noise)-1])
 	}
+	if len(noise) > 0 && noise[len(noise)/2] > 0.25 {
+		p(" **The machine was busy: trust nothing here; measure again when it is quiet.**")
+	}
 	p(" Ratios travel, absolute figures do not.\n\n## Throughput (in brackets: times %s)\n\n", nbdkitMemory)
 	head := func() {
 		p("| workload |")
