@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 
 	"keyway/blkcrypto"
@@ -43,6 +44,8 @@ type Mapped struct {
 	profile atomic.Pointer[blkcrypto.Profile] // what the live table serves natively
 	events  events
 
+	unaligned func() block.Device // made at the first call
+
 	// Guarded by graph.mu.
 	name     string
 	inactive *Table
@@ -57,6 +60,7 @@ func New(name string, o Options) *Mapped {
 	m := &Mapped{o: o, name: name, control: make(chan struct{}, 1), handles: map[*Handle]bool{}}
 	m.profile.Store(&blkcrypto.Profile{})
 	m.events.changed = make(chan struct{})
+	m.unaligned = sync.OnceValue(func() block.Device { return block.RMW(held{m}) })
 	return m
 }
 

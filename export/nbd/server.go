@@ -99,6 +99,11 @@ func (s *Server) Add(e export.Export) error {
 	return nil
 }
 
+// An unaligner has other users beside this server, who must share the locks
+// of its read-modify-write: one device may be open several times, and be
+// exported by several servers.
+type unaligner interface{ Unaligned() block.Device }
+
 // shim returns the one shim of dev. Server.mu is held.
 func (s *Server) shim(dev block.Device) *shim {
 	for _, m := range s.rmw {
@@ -107,7 +112,12 @@ func (s *Server) shim(dev block.Device) *shim {
 			return m
 		}
 	}
-	m := &shim{raw: dev, dev: block.RMW(dev), users: 1}
+	m := &shim{raw: dev, users: 1}
+	if u, ok := dev.(unaligner); ok {
+		m.dev = u.Unaligned()
+	} else {
+		m.dev = block.RMW(dev)
+	}
 	s.rmw = append(s.rmw, m)
 	return m
 }
