@@ -45,6 +45,9 @@ func (c *cli) withTable(ctx context.Context, device, file string, use func(text 
 		added = append(added, name)
 		return dm.KeyRef{Size: size, Type: "logon", Name: name}, nil
 	})
+	if err == nil {
+		err = daemon.NoKeys(text)
+	}
 	if err != nil {
 		undo()
 		return err

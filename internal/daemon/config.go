@@ -371,10 +371,13 @@ func (b *builder) device(c *Config, name string, v deviceTable) {
 		_, err := dm.TakeKeys([]byte(v.Table), func(string, []byte) (dm.KeyRef, error) {
 			return dm.KeyRef{}, errors.New("key bytes do not belong into a configuration: put them into a file, declare it as [key.NAME], and write :<size>:logon:NAME here")
 		})
-		if err != nil {
-			b.fail(at("table"), "%w", err)
+		if err == nil {
+			err = NoKeys(v.Table)
 		}
-		if err := checkTargets(v.Table); err != nil {
+		if err == nil {
+			err = checkTargets(v.Table)
+		}
+		if err != nil {
 			b.fail(at("table"), "%w", err)
 		}
 		d.Table = AbsTable(v.Table, b.dir)

@@ -124,6 +124,9 @@ func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create b
 
 // reloadText makes m's table what the text says, live at once.
 func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e env, noFlush bool) error {
+	if err := NoKeys(t.Text); err != nil {
+		return err
+	}
 	table, err := dm.Parse(ctx, t.Text, e, dm.ParseOptions{ReadOnly: t.ReadOnly})
 	if err != nil {
 		return err
@@ -134,6 +137,9 @@ func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e en
 // load fills the inactive slot.
 func (d *Daemon) load(ctx context.Context, name string, r control.Load) (control.Changed, error) {
 	return d.update(ctx, name, func(v *device, m *dm.Mapped) error {
+		if err := NoKeys(r.Table); err != nil {
+			return err
+		}
 		table, err := dm.Parse(ctx, r.Table, env{d: d}, dm.ParseOptions{ReadOnly: r.ReadOnly})
 		if err != nil {
 			return err

@@ -94,6 +94,26 @@ func wordEnd(s string) int {
 	return len(s)
 }
 
+// NoKeys refuses table text in which a word is as long as a key in hex and looks
+// like one: a key where its target takes none would be repeated in errors, as
+// any other wrong word. The error does not repeat it.
+func NoKeys(text string) error {
+	row := 0
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			continue
+		}
+		row++
+		for i, w := range words {
+			if n := len(w); (n == 64 || n == 96 || n == 128) && strings.Trim(w, "0123456789abcdefABCDEF") == "" {
+				return fmt.Errorf("table row %d: word %d looks like a key in hex, where no key belongs", row, i+1)
+			}
+		}
+	}
+	return nil
+}
+
 // renameInTable replaces a device's name where it is a word of its own among
 // the arguments of a row.
 func renameInTable(text, from, to string) string {
