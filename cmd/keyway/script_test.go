@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 //	! daemon ...      starts one that must end by itself; its output is stdout
 //	crash             ends it as a power cut would
 //	term              ends it by SIGTERM and wants status 0
-//	log REGEXP        wants a line in its log
+//	log TEXT          wants that in its log
 //	key FILE N        writes a key of 64 bytes, different for each N
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -147,8 +147,14 @@ func cmdTerm(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
-	if found := strings.Contains(daemonOf(ts).log.String(), args[0]); found == neg {
-		ts.Fatalf("log: %q: found %v\n%s", args[0], found, daemonOf(ts).log.String())
+	// What the daemon has written comes through a pipe.
+	d := daemonOf(ts)
+	found := strings.Contains(d.log.String(), args[0])
+	for end := time.Now().Add(5 * time.Second); !found && !neg && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		found = strings.Contains(d.log.String(), args[0])
+	}
+	if found == neg {
+		ts.Fatalf("log: %q: found %v\n%s", args[0], found, d.log.String())
 	}
 }
 

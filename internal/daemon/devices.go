@@ -27,11 +27,7 @@ func (d *Daemon) create(ctx context.Context, r control.Create) (control.Changed,
 		return control.Changed{}, err
 	}
 	d.log.Info("device created", "device", r.Name)
-	// Others may have waited for a device of this name.
-	if err := d.revive(ctx, nil); err != nil {
-		return control.Changed{}, err
-	}
-	d.offer(ctx)
+	d.wake(ctx) // others may have waited for a device of this name
 	return control.Changed{}, nil
 }
 

@@ -109,10 +109,7 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 	if r.File == "" && !r.Auto {
 		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
 	}
-	if err := d.revive(ctx, nil); err != nil {
-		return ch, err
-	}
-	d.offer(ctx)
+	d.wake(ctx)
 	return ch, nil
 }
 

@@ -150,10 +150,29 @@ func (r *revival) build(ctx context.Context, v *device) error {
 		v.m = m
 		d.mu.Unlock()
 	}
+	if st := m.State(); st.Live && st.Suspended {
+		return d.renew(ctx, v, m, s, e)
+	}
 	if err := d.reloadText(ctx, m, *s.Live, e, false); err != nil {
 		return err
 	}
 	return d.asBefore(ctx, v, m, s, e)
+}
+
+// renew loads the live table of a suspended device anew, because a key of it
+// has been replaced; resume makes it live. A suspended device stays so.
+func (d *Daemon) renew(ctx context.Context, v *device, m *dm.Mapped, s deviceSpec, e env) error {
+	if s.Inactive != nil {
+		return errors.New("its table can be built anew once it is resumed")
+	}
+	t, err := dm.Parse(ctx, s.Live.Text, e, dm.ParseOptions{ReadOnly: s.Live.ReadOnly})
+	if err == nil {
+		err = m.Load(ctx, t)
+	}
+	if err == nil {
+		d.edit(v, func(s *deviceSpec) { s.Inactive = s.Live })
+	}
+	return err
 }
 
 // asBefore gives a device whose live table works its inactive table and its
@@ -199,8 +218,16 @@ func (d *Daemon) revive(ctx context.Context, v *device) error {
 	}
 	r := &revival{d: d, tried: map[*device]bool{}, only: map[*device]bool{}}
 	for _, b := range broken {
-		if err := take(ctx, b.op, fmt.Sprintf("a change of device %q to end", b.spec.Name)); err != nil {
-			return err
+		// Only v is worth waiting for: a change of another may take for ever.
+		select {
+		case b.op <- struct{}{}:
+		default:
+			if b != v {
+				continue
+			}
+			if err := take(ctx, b.op, "another change of the device to end"); err != nil {
+				return err
+			}
 		}
 		defer func() { <-b.op }()
 		r.only[b] = true
@@ -223,6 +250,15 @@ func (d *Daemon) revive(ctx context.Context, v *device) error {
 		}
 	}
 	return mine
+}
+
+// wake tries again what did not work, after something has appeared that it may
+// have waited for. What still does not is logged and shown.
+func (d *Daemon) wake(ctx context.Context) {
+	if err := d.revive(ctx, nil); err != nil {
+		d.log.Warn("devices that do not work are not tried again", "err", err)
+	}
+	d.offer(ctx)
 }
 
 // restoreExports begins to serve. An export that does not work is listed with
