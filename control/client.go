@@ -28,7 +28,9 @@ type Client struct {
 
 // DefaultSocket returns where the control socket is unless somebody says
 // otherwise: $KEYWAY_SOCKET, else $XDG_RUNTIME_DIR/keyway/control.sock, else
-// for root /run/keyway/control.sock. It returns "" if there is none of them.
+// for root /run/keyway/control.sock. For others without a session, as after
+// su, it is in the state directory of their home. It returns "" if there is
+// none of them.
 func DefaultSocket() string {
 	if s := os.Getenv("KEYWAY_SOCKET"); s != "" {
 		return s
@@ -38,6 +40,9 @@ func DefaultSocket() string {
 	}
 	if os.Geteuid() == 0 {
 		return "/run/keyway/control.sock"
+	}
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "keyway", "control.sock")
 	}
 	return ""
 }
