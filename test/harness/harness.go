@@ -213,6 +213,10 @@ func (d *Daemon) TryBegin() error {
 // env is what the daemon and its commands see: nothing of the tester's own.
 func (d *Daemon) env() []string {
 	e := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.Dir, "XDG_RUNTIME_DIR=" + d.Dir, "LC_ALL=C"}
+	if _, ok := os.LookupEnv("GORACE"); !ok {
+		// For the race build: end at a race, do not linger a second at every exit.
+		e = append(e, "GORACE=halt_on_error=1 atexit_sleep_ms=0")
+	}
 	for _, k := range []string{"GOTRACEBACK", "GORACE", "GOCOVERDIR"} {
 		if v, ok := os.LookupEnv(k); ok {
 			e = append(e, k+"="+v)
