@@ -101,7 +101,7 @@ func TestEvictOfAHotKeyEnds(t *testing.T) {
 		for i := range 3 {
 			wg.Go(func() {
 				time.Sleep(time.Duration(i) * time.Millisecond)
-				for {
+				for range 1000 {
 					select {
 					case <-stop:
 						return
@@ -111,6 +111,7 @@ func TestEvictOfAHotKeyEnds(t *testing.T) {
 					time.Sleep(3 * time.Millisecond)
 					s.Put()
 				}
+				t.Error("the eviction never ends")
 			})
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -132,15 +132,24 @@ type Slot struct {
 // Hot: no allocation if k is in a slot.
 func (m *Manager) Get(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot, error) {
 	if m.open.Load() {
-		if s := m.find(k); s != nil && s.ref() {
-			// The reference keeps the key where it is; what find saw may be older.
-			if s.key.Load() == k && !k.Evicted() {
-				return Slot{m, s}, nil
-			}
-			m.drop(s)
+		if s := m.find(k); s != nil && m.use(s, k) {
+			return Slot{m, s}, nil
 		}
 	}
 	return m.getSlow(ctx, k, nowait)
+}
+
+// use adds a reference to s if k, which find saw there, still is: the
+// reference keeps it.
+func (m *Manager) use(s *slot, k *blkcrypto.Key) bool {
+	if !s.ref() {
+		return false
+	}
+	if s.key.Load() == k && !k.Evicted() {
+		return true
+	}
+	m.drop(s)
+	return false
 }
 
 // Put gives the slot back.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -109,8 +110,55 @@ func TestVictimIsTheSlotReleasedLongestAgo(t *testing.T) {
 	}
 }
 
+// An empty slot has no victim: another key's eviction costs nobody his slot.
+func TestEmptySlotIsTakenFirst(t *testing.T) {
+	m, e := newManager(t, 3)
+	keys := newKeys(t, 3)
+	for _, k := range keys {
+		use(t, m, k)
+	}
+	if err := m.Evict(ctx, keys[2].Key); err != nil { // the one released last
+		t.Fatal(err)
+	}
+	fresh := newKey(t, "fresh")
+	use(t, m, fresh)
+	if at := e.Where(fresh.bytes); !slices.Equal(at, []int{2}) {
+		t.Errorf("the new key is in slots %v, want the empty 2", at)
+	}
+	for _, k := range keys[:2] {
+		if len(e.Where(k.bytes)) != 1 {
+			t.Errorf("%v has lost its slot", k)
+		}
+	}
+}
+
+// The eviction of the key has begun and the manager has not heard of it yet.
+func TestDeadKeyInASlotIsNotServed(t *testing.T) {
+	m, _ := newManager(t, 1)
+	k := newKey(t, "k")
+	use(t, m, k)
+	k.Key.Release(m)
+	if _, err := k.Key.Evict(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, nowait := range []bool{false, true} {
+		s, err := m.Get(ctx, k.Key, nowait)
+		if !errors.Is(err, blkcrypto.ErrKeyEvicted) {
+			t.Errorf("got %v, want %v", err, blkcrypto.ErrKeyEvicted)
+		}
+		s.Put()
+	}
+	if err := m.Evict(ctx, k.Key); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // blkcrypto.md invariant 15.
 func TestReferencesCountTheRequests(t *testing.T) {
+	synctest.Test(t, testReferences)
+}
+
+func testReferences(t *testing.T) {
 	m, e := newManager(t, 2)
 	k := newKey(t, "k")
 	var held []keyslot.Slot

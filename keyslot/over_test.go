@@ -214,6 +214,26 @@ func TestWouldBlockLeavesTheData(t *testing.T) {
 	}
 }
 
+// More than one piece is not begun without leave to wait: to stop in the
+// middle would mean to write the first ones twice.
+func TestLargeNoWaitWriteIsNotBegun(t *testing.T) {
+	m := keyslot.New(soft.New("cpu", 1))
+	k, disk := newKeyOf(t, "k", xtsConfig(blkcrypto.AES256XTS, 512, blkcrypto.ByUnit)), newRAM(t, 1<<20)
+	use2(t, m, k)
+	disk.log = true
+	const size = maxBounce + 512
+	r := block.Request{
+		Op: block.OpWrite, Flags: block.NoWait, Len: size, Data: block.Bytes(make([]byte, size)),
+		Crypt: blkcrypto.Context{Key: k.Key},
+	}
+	if err := keyslot.Over(disk, m).Do(ctx, r); !errors.Is(err, block.ErrWouldBlock) {
+		t.Errorf("got %v, want %v", err, block.ErrWouldBlock)
+	}
+	if n := len(disk.take()); n != 0 {
+		t.Errorf("the disk was asked %d times, want 0", n)
+	}
+}
+
 // use2 is use with an engine whose slots cannot be looked into.
 func use2(t *testing.T, m *keyslot.Manager, k testKey) {
 	t.Helper()

@@ -177,7 +177,7 @@ func (m *Manager) serveKey(k *blkcrypto.Key, starved bool) (grant, bool) {
 		return grant{slot: s}, true
 	}
 	if starved || m.calling || m.held(k) || m.find(k) != nil {
-		return grant{}, false
+		return grant{}, false // starved: a slot that becomes idle just now is not k's
 	}
 	s := m.victim()
 	if s == nil {

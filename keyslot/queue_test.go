@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,11 @@ func hammer(t *testing.T, wg *sync.WaitGroup, m *keyslot.Manager, k testKey, sto
 					t.Error(err)
 					return
 				}
-				hits.Add(1)
+				if hits.Add(1) > 10*passBound {
+					s.Put()
+					t.Error("the hits never end")
+					return
+				}
 				time.Sleep(3 * time.Millisecond)
 				s.Put()
 			}
@@ -86,7 +91,12 @@ func TestNoWaitHitsPassAWaiterABoundedNumberOfTimes(t *testing.T) {
 		a, b := newKey(t, "a"), newKey(t, "b")
 		s := get(t, m, a)
 		var wg sync.WaitGroup
-		wg.Go(func() { use(t, m, b) })
+		c, cancel := context.WithCancel(ctx)
+		wg.Go(func() {
+			if _, err := m.Get(c, b.Key, false); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want %v", err, context.Canceled)
+			}
+		})
 		synctest.Wait()
 		n := 0
 		for ; n <= passBound; n++ {
@@ -99,8 +109,14 @@ func TestNoWaitHitsPassAWaiterABoundedNumberOfTimes(t *testing.T) {
 		if n == 0 || n > passBound {
 			t.Errorf("%d hits passed the waiter, want 1 to %d", n, passBound)
 		}
-		s.Put()
+		cancel()
 		wg.Wait()
+		s2, err := m.Get(ctx, a.Key, true)
+		if err != nil {
+			t.Errorf("hit after the waiter has gone: %v", err)
+		}
+		s2.Put()
+		s.Put()
 	})
 }
 
@@ -381,6 +397,38 @@ func TestSlotThatCannotBeEmptiedIsInQuarantine(t *testing.T) {
 	wantQuiet(t, m, e)
 }
 
+// A slot is repaired for a key, and then the key's programming fails and
+// leaves the slot in quarantine again, with that key perhaps in it.
+func TestRepairedSlotFailsAgain(t *testing.T) {
+	m, e := newManager(t, 1)
+	old, k := newKey(t, "old"), newKey(t, "k")
+	use(t, m, old)
+	e.Fault = fault(enginetest.Evict, always)
+	if err := m.Evict(ctx, old.Key); !errors.Is(err, errFault) {
+		t.Fatal(err)
+	}
+	e.Fault = func(c enginetest.Call) error {
+		if c.Op == enginetest.Evict && c.Nth == 1 {
+			return nil
+		}
+		return errFault
+	}
+	if _, err := m.Get(ctx, k.Key, false); !errors.Is(err, errFault) {
+		t.Fatal(err)
+	}
+	if at := e.Where(k.bytes); len(at) != 1 {
+		t.Fatalf("key in slots %v of the engine, the test wants it there", at)
+	}
+	if at, before := resident(m, k), resident(m, old); len(at) != 1 || len(before) != 0 {
+		t.Errorf("%v may be in slots %v, %v in %v, want one and none", k, at, old, before)
+	}
+	e.Fault = nil
+	if receipt, err := k.Key.Evict(ctx); err != nil || len(e.Where(k.bytes)) != 0 {
+		t.Errorf("evict: %+v, %v, key in slots %v", receipt, err, e.Where(k.bytes))
+	}
+	wantQuiet(t, m, e)
+}
+
 // With every slot in quarantine a request must not wait for ever: it tries to
 // empty one, in turn, and fails with the engine's error, or goes on.
 func TestAllSlotsInQuarantine(t *testing.T) {
@@ -417,6 +465,54 @@ func TestAllSlotsInQuarantine(t *testing.T) {
 			t.Errorf("key in %d slots, want 1", n)
 		}
 	})
+}
+
+// blkcrypto.md race R3: the slot is put while somebody finds it busy and
+// begins to wait. Whatever the order, he gets it.
+func TestNoReleaseIsMissed(t *testing.T) {
+	m, e := newManager(t, 1)
+	keys := newKeys(t, 2)
+	c, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var begun, done atomic.Int64 // rounds
+	var wg sync.WaitGroup
+	const rounds = 20000
+	wg.Go(func() {
+		for i := range int64(rounds) {
+			for spins := 0; begun.Load() <= i; spins++ {
+				if spins%1000 == 999 {
+					runtime.Gosched()
+				}
+				if spins%1000 == 999 && c.Err() != nil {
+					return
+				}
+			}
+			s, err := m.Get(c, keys[1].Key, false)
+			if err != nil {
+				t.Errorf("round %d: a release was missed: %v", i, err)
+				cancel()
+				return
+			}
+			s.Put()
+			done.Add(1)
+		}
+	})
+	for i := int64(1); i <= rounds && c.Err() == nil; i++ {
+		s, err := m.Get(c, keys[0].Key, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun.Store(i)
+		for range i % 1000 { // meets every step of the other
+			_ = begun.Load()
+		}
+		s.Put()
+		for done.Load() < i && c.Err() == nil {
+			runtime.Gosched()
+		}
+	}
+	wg.Wait()
+	wantQuiet(t, m, e)
 }
 
 // blkcrypto.md invariant 37, as far as a manager can tell: a goroutine that

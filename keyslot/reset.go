@@ -58,7 +58,7 @@ func (m *Manager) restore(s *slot) error {
 	m.unlink(s)
 	m.mu.Unlock()
 
-	if k != nil && !k.Evicted() {
+	if k != nil {
 		if err := m.load(k, s); !errors.Is(err, blkcrypto.ErrKeyEvicted) || s.broken != nil {
 			return err
 		}
