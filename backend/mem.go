@@ -103,6 +103,8 @@ func newMem(n int64, readOnly bool) (*mem, error) {
 	return m, nil
 }
 
+var _ block.Memory = (*mem)(nil)
+
 func (m *mem) Info() block.Info {
 	return block.Info{
 		Size: m.size, LogicalBlock: memBlock, PhysicalBlock: memPhysical,
@@ -193,6 +195,40 @@ func enterChunk(c *atomic.Uint32) {
 		c.Add(^uint32(0))
 		runtime.Gosched()
 	}
+}
+
+// Lend returns the medium's bytes. A hole is not lent to a reader: while its
+// memory is being given back it reads as zeroes but does not hold them yet.
+//
+// Hot: no allocation.
+func (m *mem) Lend(lane uint16, off, n int64, write bool) ([]byte, error) {
+	r := block.Request{Op: block.OpDiscard, Off: off, Len: n}
+	if err := block.CheckAt(&r, m.size, memBlock, write && m.readOnly); err != nil {
+		return nil, err
+	}
+	if m.gate.Enter(context.Background(), lane, true) != nil {
+		return nil, block.ErrClosed
+	}
+	for i := off >> m.shift; i<<m.shift < off+n; i++ {
+		switch {
+		case write:
+			enterChunk(&m.chunks[i])
+		case !allocated(&m.chunks[i]):
+			m.gate.Leave(lane)
+			return nil, block.ErrNotSupported
+		}
+	}
+	return m.data[off:][:n:n], nil
+}
+
+// Return ends a Lend.
+func (m *mem) Return(lane uint16, off, n int64, write bool) {
+	if write {
+		for i := off >> m.shift; i<<m.shift < off+n; i++ {
+			m.chunks[i].Add(^uint32(0))
+		}
+	}
+	m.gate.Leave(lane)
 }
 
 // zero makes n bytes read as zeroes and, unless keep, gives back the memory of

@@ -69,6 +69,16 @@ type (
 	// Stacked tells what is beneath: device-mapper's iterate_devices.
 	Stacked interface{ Under() []Span }
 
+	// Memory is a medium in memory that lends its bytes, so that an engine in
+	// front of it transforms straight from and to the medium. Lend returns
+	// the n bytes from off on, to be read, or with write to be overwritten,
+	// all of them, until Return is called with the same arguments. It returns
+	// ErrNotSupported where the bytes are not there as such: Do serves that.
+	Memory interface {
+		Lend(lane uint16, off, n int64, write bool) ([]byte, error)
+		Return(lane uint16, off, n int64, write bool)
+	}
+
 	// Sparse knows its holes. Extents yields adjoining extents that cover the
 	// n bytes from off on, in order, and stops after an error.
 	Sparse interface {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"keyway/backend"
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/dm"
@@ -68,6 +69,17 @@ func TestContextOverEveryStack(t *testing.T) {
 		{"leaf without", func(w *dmtest.World) (*dm.Handle, func() []byte) {
 			d := w.Disk("a", size, 0)
 			return w.Handle("a"), d.Bytes
+		}},
+		{"memory that lends its bytes to the engine", func(w *dmtest.World) (*dm.Handle, func() []byte) {
+			dev, err := backend.Open(t.Context(), "mem:1M", backend.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := dev.(block.Memory); !ok {
+				t.Fatal("mem: does not lend its bytes")
+			}
+			w.Leaf("a", dev, newEngine(2))
+			return w.Handle("a"), func() []byte { return dmtest.Read(t, w.Handle("a"), 0, size) }
 		}},
 		{"three linears over an engine", func(w *dmtest.World) (*dm.Handle, func() []byte) {
 			d := w.Disk("a", size, 1)

@@ -18,8 +18,9 @@ const maxBounce = 256 << 10
 
 // over is a device with an engine in front.
 type over struct {
-	dev block.Device
-	m   *Manager
+	dev    block.Device
+	memory block.Memory // dev, if it lends its bytes
+	m      *Manager
 
 	// What dev said when it was put here. A reload beneath may change it; then
 	// the choice below costs a pass of the cipher, no more.
@@ -35,7 +36,8 @@ func Over(dev block.Device, m *Manager) block.Device {
 		panic("keyslot: a manager without slots has no engine to put over a device")
 	}
 	i := dev.Info()
-	return &over{dev, m, i.NeverBlocks, i.WritesBlock}
+	memory, _ := dev.(block.Memory)
+	return &over{dev, memory, m, i.NeverBlocks, i.WritesBlock}
 }
 
 func (o *over) Info() block.Info {
@@ -77,6 +79,11 @@ func (o *over) Do(ctx context.Context, r block.Request) error {
 		r.Crypt = blkcrypto.Context{}
 		return o.dev.Do(ctx, r)
 	}
+	if o.memory != nil {
+		if done, err := o.direct(ctx, &r); done {
+			return err
+		}
+	}
 	if r.Op == block.OpRead {
 		return o.read(ctx, r)
 	}
@@ -98,6 +105,26 @@ func (o *over) crypt(ctx context.Context, d Direction, r *block.Request, dst, sr
 	err = s.Crypt(d, r.Crypt.DUN, dst, src)
 	s.Put()
 	return err
+}
+
+// direct transforms between the request and a medium that lends its bytes,
+// with no copy beside. It reports whether it could.
+func (o *over) direct(ctx context.Context, r *block.Request) (done bool, err error) {
+	s, err := o.m.Get(ctx, r.Crypt.Key, r.NoWait())
+	if err != nil {
+		return true, err
+	}
+	defer s.Put()
+	write := r.Op == block.OpWrite
+	b, err := o.memory.Lend(r.Lane, r.Off, r.Len, write)
+	if err != nil {
+		return !errors.Is(err, block.ErrNotSupported), err
+	}
+	defer o.memory.Return(r.Lane, r.Off, r.Len, write)
+	if write {
+		return true, s.Crypt(Encrypt, r.Crypt.DUN, block.Bytes(b), r.Data)
+	}
+	return true, s.Crypt(Decrypt, r.Crypt.DUN, r.Data, block.Bytes(b))
 }
 
 func (o *over) read(ctx context.Context, r block.Request) error {
