@@ -72,7 +72,8 @@ type (
 	// Memory is a medium in memory that lends its bytes, so that an engine in
 	// front of it transforms straight from and to the medium. Lend returns
 	// the n bytes from off on, to be read, or with write to be overwritten,
-	// all of them, until Return is called with the same arguments. It returns
+	// all of them, until Return is called with the same arguments. It does
+	// not wait for anything but other lenders of the moment, and returns
 	// ErrNotSupported where the bytes are not there as such: Do serves that.
 	Memory interface {
 		Lend(lane uint16, off, n int64, write bool) ([]byte, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"keyway/backend"
 	"keyway/block"
 	"keyway/internal/dmtest"
 	"keyway/keyslot"
@@ -39,6 +40,9 @@ var stacksToTime = []struct {
 	{"default-key on engine", func(w *dmtest.World) block.Device {
 		return w.Map("d", "0 2048 default-key aes-xts-plain64 "+metaKey+" 0 engine 0 2 sector_size:4096 iv_large_sectors")
 	}},
+	{"default-key on engine on memory", func(w *dmtest.World) block.Device {
+		return w.Map("d", "0 2048 default-key aes-xts-plain64 "+metaKey+" 0 memory 0 2 sector_size:4096 iv_large_sectors")
+	}},
 	{"default-key on fallback", func(w *dmtest.World) block.Device {
 		return w.Map("d", "0 2048 default-key aes-xts-plain64 "+metaKey+" 0 plain 0 2 sector_size:4096 iv_large_sectors")
 	}},
@@ -56,6 +60,11 @@ func timedWorld(tb testing.TB) *dmtest.World {
 	w := dmtest.New(tb)
 	w.Leaf("plain", null{1 << 20}, nil)
 	w.Leaf("engine", null{1 << 20}, newEngine(4))
+	memory, err := backend.Open(context.Background(), "mem:1M", backend.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.Leaf("memory", memory, newEngine(4))
 	return w
 }
 

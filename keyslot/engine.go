@@ -38,5 +38,7 @@ type Engine interface {
 	// Crypt transforms whole data units from src to dst with the key in slot;
 	// dun is the number of the first. dst and src have equal length and are
 	// the same memory or do not overlap.
+	// dst may be the medium itself: encrypting puts nothing but ciphertext
+	// there, not even for a moment.
 	Crypt(slot int, d Direction, dun blkcrypto.DUN, dst, src block.Segments) error
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"keyway/control"
 	"keyway/dm"
@@ -230,14 +231,16 @@ func (d *Daemon) revive(ctx context.Context, v *device) error {
 			}
 		}
 		defer func() { <-b.op }()
-		r.only[b] = true
+		// A new table would let the requests of a suspended device in: resume
+		// tries it again.
+		r.only[b] = b == v || !d.suspendedLive(b)
 	}
 	var mine error
 	for _, b := range broken {
 		d.mu.Lock()
 		name := b.spec.Name
 		d.mu.Unlock()
-		err := r.bring(ctx, name)
+		err := r.bringSoon(ctx, name, b == v)
 		if b == v {
 			if d.mu.Lock(); err == nil && b.problem != "" {
 				err = errors.New(b.problem) // it was tried on the way to another
@@ -245,11 +248,37 @@ func (d *Daemon) revive(ctx context.Context, v *device) error {
 			d.mu.Unlock()
 			mine = err
 		}
-		if err == nil {
+		d.mu.Lock()
+		works := r.only[b] && b.problem == ""
+		d.mu.Unlock()
+		if works {
 			d.log.Info("device works again", "device", name)
 		}
 	}
 	return mine
+}
+
+// bringSoon is bring; only what was asked for may take its time. Requests that
+// hang beneath another device hold its new table up.
+func (r *revival) bringSoon(ctx context.Context, name string, asked bool) error {
+	if !asked {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, revivalLimit, fmt.Errorf("not done within %v", revivalLimit))
+		defer cancel()
+	}
+	return r.bring(ctx, name)
+}
+
+// revivalLimit is for one device that nobody asked for.
+const revivalLimit = time.Second
+
+// suspendedLive reports whether v was suspended and has a table that would
+// serve the requests that wait.
+func (d *Daemon) suspendedLive(v *device) bool {
+	d.mu.Lock()
+	m, suspended := v.m, v.spec.Suspended
+	d.mu.Unlock()
+	return suspended && m != nil && m.State().Live
 }
 
 // wake tries again what did not work, after something has appeared that it may
