@@ -65,8 +65,8 @@ func (s Segments) All() iter.Seq[[]byte] {
 
 // Contiguous returns the window as one slice if it is one.
 func (s Segments) Contiguous() (b []byte, ok bool) {
-	if s.n == 0 {
-		return nil, true
+	if s.n <= len(s.first) {
+		return s.first[:s.n], true
 	}
 	if w := s.Slice(0, s.n); len(w.first) == w.n {
 		return w.first, true

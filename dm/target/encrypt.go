@@ -153,7 +153,7 @@ func (e *encrypt) open(b *dm.Builder, weak bool) error {
 
 // context returns the context of data that begins off bytes into the row.
 func (e *encrypt) context(off int64) blkcrypto.Context {
-	return blkcrypto.Context{Key: e.key, DUN: e.config.DUN(e.base, off)}
+	return blkcrypto.Context{Key: e.key, DUN: e.base}.Advance(off)
 }
 
 // Do encrypts what has data. A request that already has a context is refused:

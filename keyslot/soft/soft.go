@@ -101,7 +101,7 @@ func (e *Engine) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, sr
 	if c == nil {
 		return ErrEmpty
 	}
-	if src.Len()%c.unit != 0 || dst.Len() != src.Len() {
+	if src.Len()&(c.unit-1) != 0 || dst.Len() != src.Len() {
 		return fmt.Errorf("%w: %d bytes into %d are not whole data units of %d", block.ErrInvalid, src.Len(), dst.Len(), c.unit)
 	}
 	from, ok := src.Contiguous()
@@ -116,17 +116,21 @@ func (e *Engine) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, sr
 // run transforms contiguous data units. The ciphers number them one by one;
 // where the config does otherwise each unit is a run of its own.
 func (c *unitCipher) run(d keyslot.Direction, dun blkcrypto.DUN, dst, src []byte) {
-	n := len(src)
-	if c.config.Numbering != blkcrypto.ByUnit {
-		n = c.unit
+	if c.config.Numbering == blkcrypto.ByUnit {
+		c.transform(d, dun, dst, src)
+		return
 	}
-	for ; len(src) > 0; src, dst = src[n:], dst[n:] {
-		if d == keyslot.Encrypt {
-			c.Encrypt(dst[:n], src[:n], dun)
-		} else {
-			c.Decrypt(dst[:n], src[:n], dun)
-		}
+	for n := c.unit; len(src) > 0; src, dst = src[n:], dst[n:] {
+		c.transform(d, dun, dst[:n], src[:n])
 		dun = c.config.DUN(dun, int64(n))
+	}
+}
+
+func (c *unitCipher) transform(d keyslot.Direction, dun blkcrypto.DUN, dst, src []byte) {
+	if d == keyslot.Encrypt {
+		c.Encrypt(dst, src, dun)
+	} else {
+		c.Decrypt(dst, src, dun)
 	}
 }
 
