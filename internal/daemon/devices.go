@@ -207,15 +207,9 @@ func (d *Daemon) resume(ctx context.Context, name string) (control.Changed, erro
 	m := v.m
 	broken := v.problem != "" && v.spec.Inactive == nil
 	d.mu.Unlock()
-	switch {
-	case broken && (m == nil || !m.State().Live):
+	if broken && (m == nil || !m.State().Live) {
 		if err := d.revive(ctx, v); err != nil {
 			return control.Changed{}, err
-		}
-	case broken && d.suspendedLive(v):
-		// Its key may be back. If not, its requests are to fail, not to wait.
-		if err := d.revive(ctx, v); err != nil {
-			d.log.Warn("device is resumed as it is", "device", name, "err", err)
 		}
 	}
 	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {

@@ -231,9 +231,7 @@ func (d *Daemon) revive(ctx context.Context, v *device) error {
 			}
 		}
 		defer func() { <-b.op }()
-		// A new table would let the requests of a suspended device in: resume
-		// tries it again.
-		r.only[b] = b == v || !d.suspendedLive(b)
+		r.only[b] = true
 	}
 	var mine error
 	for _, b := range broken {
@@ -271,15 +269,6 @@ func (r *revival) bringSoon(ctx context.Context, name string, asked bool) error 
 
 // revivalLimit is for one device that nobody asked for.
 const revivalLimit = time.Second
-
-// suspendedLive reports whether v was suspended and has a table that would
-// serve the requests that wait.
-func (d *Daemon) suspendedLive(v *device) bool {
-	d.mu.Lock()
-	m, suspended := v.m, v.spec.Suspended
-	d.mu.Unlock()
-	return suspended && m != nil && m.State().Live
-}
 
 // wake tries again what did not work, after something has appeared that it may
 // have waited for. What still does not is logged and shown.
