@@ -41,6 +41,7 @@ type file struct {
 	blockDev      bool
 	direct        bool
 	memMask       uintptr // direct: bits of an address that must be zero
+	made          bool    // by opening it
 	gate          block.Gate
 	close         sync.Once
 	lost          atomic.Pointer[error] // of the first failed flush

@@ -45,7 +45,16 @@ func openFile(_ context.Context, l Location, o Options) (block.Device, error) {
 		}
 		return nil, err
 	}
+	f.made = created
 	return f, nil
+}
+
+// Unmake takes away the file if opening made it: whoever wanted the device
+// did not get so far as to use it. It is called after Close.
+func (f *file) Unmake() {
+	if f.made {
+		os.Remove(f.path)
+	}
 }
 
 // open opens the path and reports whether it made the file.

@@ -1,9 +1,11 @@
 package dm
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -18,8 +20,9 @@ var graph struct{ mu sync.Mutex }
 // deferred removal.
 type Handle struct {
 	*Mapped
-	by    string // who opened it, for people
-	table *Table // or the table that did; guarded by graph.mu
+	by     string // who opened it, for people
+	table  *Table // or the table that did; guarded by graph.mu
+	closed atomic.Bool
 }
 
 // Open returns a handle; by says who has it, for the error that a removal
@@ -35,8 +38,17 @@ func (m *Mapped) Open(by string) (*Handle, error) {
 	return h, nil
 }
 
+// Do is the device's, until the handle is closed.
+func (h *Handle) Do(ctx context.Context, r block.Request) error {
+	if h.closed.Load() {
+		return h.opError(&r, fmt.Errorf("%w: the handle has been given back", block.ErrClosed))
+	}
+	return h.do(ctx, &r)
+}
+
 // Close gives the handle back. Closing it again does nothing.
 func (h *Handle) Close() error {
+	h.closed.Store(true)
 	graph.mu.Lock()
 	last := h.handles[h] && len(h.handles) == 1
 	delete(h.handles, h)

@@ -86,9 +86,6 @@ func (m *Mapped) unlock() { <-m.control }
 // Hot: no allocation for a request within one row.
 func (m *Mapped) Do(ctx context.Context, r block.Request) error { return m.do(ctx, &r) }
 
-// Do is the device's: a method of its own spares a copy of the request.
-func (h *Handle) Do(ctx context.Context, r block.Request) error { return h.do(ctx, &r) }
-
 func (m *Mapped) do(ctx context.Context, r *block.Request) error {
 	if err := m.gate.Enter(ctx, r.Lane, r.NoWait()); err != nil {
 		if err == block.ErrWouldBlock {

@@ -51,9 +51,6 @@ type Options struct {
 	// reads.
 	Medium func(t *testing.T, dev block.Device, off, n int64) []byte
 
-	// IsHandle: closing the device gives up a reference to one that lives on.
-	IsHandle bool
-
 	// FewBlocks makes the suite stay below 1 MiB of a device.
 	FewBlocks bool
 }

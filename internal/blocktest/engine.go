@@ -90,8 +90,8 @@ func reference(t *testing.T, c blkcrypto.Config, key []byte, dun blkcrypto.DUN, 
 }
 
 func testEngineProfile(t *testing.T, e keyslot.Engine) {
-	if e.Name() == "" || e.Slots() < 1 || e.Slots() != e.Slots() {
-		t.Errorf("name %q, %d slots", e.Name(), e.Slots())
+	if n := e.Slots(); e.Name() == "" || n < 1 || e.Slots() != n {
+		t.Errorf("name %q, %d slots, then %d", e.Name(), n, e.Slots())
 	}
 	if p := e.Profile(); p.Empty() || p != e.Profile() {
 		t.Errorf("profile %v", p)

@@ -53,7 +53,7 @@ func Target(t *testing.T, c TargetCase) {
 				}
 				return w.Map("vol", c.Table)
 			}
-			Device(t, open, Options{FewBlocks: true, NoAllocs: !c.Splits, IsHandle: true})
+			Device(t, open, Options{FewBlocks: true, NoAllocs: !c.Splits})
 		})
 	}
 	t.Run("Durability", func(t *testing.T) {

@@ -82,7 +82,8 @@ type device struct {
 	config  bool   // declared by the configuration
 	problem string // why it has no live table, or not the right one
 	gone    bool
-	making  bool // not there yet for anybody else
+	making  bool   // not there yet for anybody else
+	unmake  func() // takes away a medium that its creation made; used with the token
 }
 
 // fallback of every device: one for the process, as in the kernel, because

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -196,6 +197,22 @@ func TestCreateThatCannotBeRecordedIsUndone(t *testing.T) {
 	if _, err := c.Create(t.Context(), control.Create{Name: "a", Backend: "mem:1M"}); err == nil || !strings.Contains(err.Error(), full.Error()) {
 		t.Errorf("create: %v, want %v", err, full)
 	}
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if _, err := c.Create(t.Context(), control.Create{Name: "f", Backend: "file:" + path, Size: 1 << 20}); err == nil {
+		t.Error("a file: created without a record")
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file that the creation made is left: %v", err)
+	}
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(t.Context(), control.Create{Name: "f", Backend: "file:" + path, Size: 1 << 20}); err == nil {
+		t.Error("a file: created without a record")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("a file that was there before is gone: %v", err)
+	}
 	if l, err := c.Devices(t.Context()); err != nil || len(l) != 0 {
 		t.Errorf("devices %v, %v; want none", l, err)
 	}
@@ -203,6 +220,12 @@ func TestCreateThatCannotBeRecordedIsUndone(t *testing.T) {
 	d.state.step = func(string) error { return nil }
 	d.saving.Unlock()
 	create(t, c, control.Create{Name: "a", Backend: "mem:1M"})
+	d.saving.Lock()
+	d.state.step = func(string) error { return full }
+	d.saving.Unlock()
+	if _, err := c.Remove(t.Context(), "a", control.Remove{}); err == nil || !strings.Contains(err.Error(), "is removed, but after a restart") {
+		t.Errorf("a removal that cannot be recorded: %v", err)
+	}
 }
 
 // A chain of tables comes up in order whatever the names, and a device that

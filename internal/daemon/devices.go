@@ -18,6 +18,8 @@ func (d *Daemon) create(ctx context.Context, r control.Create) (control.Changed,
 		return control.Changed{}, err
 	}
 	switch {
+	case r.Table == "" && r.Backend == "" && r.Size == 0 && r.Engine == "":
+		return control.Changed{}, fmt.Errorf("device %q: the table has no rows", r.Name)
 	case (r.Table == "") == (r.Backend == ""):
 		return control.Changed{}, fmt.Errorf("device %q: either a table or a backend", r.Name)
 	case r.Table != "" && (r.Size != 0 || r.Engine != ""):
@@ -47,6 +49,9 @@ func (d *Daemon) createSpec(ctx context.Context, spec deviceSpec) error {
 			v.making = true // nobody opens it any more
 			d.mu.Unlock()
 			err = errors.Join(err, m.Remove(ctx, dm.RemoveOptions{}))
+			if v.unmake != nil {
+				v.unmake()
+			}
 		}
 	}
 	if err != nil {
@@ -115,7 +120,14 @@ func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create b
 	if err != nil {
 		return nil, err
 	}
-	return dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: engine.manager(s.Name), Fallback: d.fallback}, d.options(v))
+	m, err := dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: engine.manager(s.Name), Fallback: d.fallback}, d.options(v))
+	if u, ok := dev.(interface{ Unmake() }); ok {
+		if err != nil {
+			u.Unmake()
+		}
+		v.unmake = u.Unmake
+	}
+	return m, err
 }
 
 // reloadText makes m's table what the text says, live at once.
@@ -244,10 +256,15 @@ func (d *Daemon) update(ctx context.Context, name string, f func(*device, *dm.Ma
 	if v.config {
 		ch.Warnings = append(ch.Warnings, configWarning("device", name))
 	}
+	return ch, d.saveWhat("device", name, "is changed, but after a restart it will be as before")
+}
+
+// saveWhat saves the state, and says what is true if that fails.
+func (d *Daemon) saveWhat(kind, name, but string) error {
 	if err := d.save(); err != nil {
-		return ch, fmt.Errorf("device %q is changed, but after a restart it will be as before: %w", name, err)
+		return fmt.Errorf("%s %q %s: %w", kind, name, but, err)
 	}
-	return ch, nil
+	return nil
 }
 
 func (d *Daemon) edit(v *device, f func(*deviceSpec)) {
@@ -274,7 +291,7 @@ func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch 
 		v.gone = true
 		delete(d.devices, name)
 		d.mu.Unlock()
-		return ch, d.save()
+		return ch, d.saveWhat("device", name, "is removed, but after a restart it will be there again")
 	}
 	if r.Force {
 		if err := d.hollow(ctx, v, m); err != nil {
@@ -290,7 +307,7 @@ func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch 
 	if m.State().DeferredRemove {
 		d.edit(v, func(s *deviceSpec) { s.Deferred = true })
 	}
-	return ch, d.save()
+	return ch, d.saveWhat("device", name, "is removed, but after a restart it will be there again")
 }
 
 func busyHint(forced bool) string {

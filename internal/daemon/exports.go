@@ -263,7 +263,7 @@ func (d *Daemon) removeExport(ctx context.Context, r control.RemoveExport) (ch c
 		ch.Warnings = append(ch.Warnings, err.Error())
 	}
 	d.log.Info("export removed", "export", r.Name, "nbd", e.spec.NBD)
-	return ch, d.save()
+	return ch, d.saveWhat("export", r.Name, "is removed, but after a restart it will be there again")
 }
 
 // server returns the one server of the export's address. Called with wiring

@@ -42,7 +42,7 @@ func (d *Daemon) rename(ctx context.Context, name, to string) (ch control.Change
 	if v.config {
 		ch.Warnings = append(ch.Warnings, configWarning("device", name))
 	}
-	return ch, d.save()
+	return ch, d.saveWhat("device", to, "has its new name, but after a restart it will have the old one")
 }
 
 // takeParents takes the tokens of the devices whose tables name the device.
