@@ -22,8 +22,8 @@ var floors = map[string]int{
 	"internal/invariant": -1, // constants of build tags, for everybody
 	"internal/secret":    0, "internal/arena": 0, "internal/nbdproto": 0,
 	"internal/size": 0, "internal/nearest": 0,
-	"blkcrypto": 1,
-	"block":     2, "internal/xts": 2, "internal/cipher": 3,
+	"blkcrypto": 1, "internal/aes": 1, "internal/dataunit": 1,
+	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3,
 	"keyslot": 4,
 	"dm":      5, "backend": 5,
 	"export": 6, "keystore": 6, "control": 6,
@@ -32,11 +32,11 @@ var floors = map[string]int{
 }
 
 // free are packages that no product package may import: tests, and tools.
-var free = []string{"test", "bench", "internal/blocktest", "internal/dmtest", "internal/model", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
+var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/model", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {

@@ -2,7 +2,7 @@ package cipher
 
 import (
 	"keyway/blkcrypto"
-	"keyway/internal/xts"
+	"keyway/xts"
 )
 
 func init() {
@@ -16,7 +16,7 @@ func init() {
 type aesXTS struct{ *xts.Cipher }
 
 func newAESXTS(unit int, key []byte) (Cipher, error) {
-	c, err := xts.New(key, unit)
+	c, err := xts.NewAllowWeak(key, unit)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ package xts
 import (
 	"github.com/klauspost/cpuid/v2"
 
+	"keyway/internal/aes"
+	"keyway/internal/dataunit"
 	"keyway/internal/secret"
 )
 
@@ -17,14 +19,13 @@ const (
 	// data unit is longer than this.
 	maxBytes = 256 << 10
 
-	maxRounds    = 14
-	scheduleSize = (maxRounds + 1) * blockLen
+	scheduleSize = (aes.MaxRounds + 1) * blockLen
 )
 
-func native() []implementation {
-	return []implementation{
-		{"vaes", 256, func() bool { return cpuid.CPU.Supports(cpuid.AVX2, cpuid.VAES, cpuid.AESNI) }, newVAES},
-		{"aesni", 128, func() bool { return cpuid.CPU.Supports(cpuid.AVX, cpuid.AESNI) }, newAESNI},
+func native() []dataunit.Impl[opener] {
+	return []dataunit.Impl[opener]{
+		{Name: "vaes", Supported: cpuid.CPU.Supports(cpuid.AVX2, cpuid.VAES, cpuid.AESNI), Open: opener{256, newVAES}},
+		{Name: "aesni", Supported: cpuid.CPU.Supports(cpuid.AVX, cpuid.AESNI), Open: opener{128, newAESNI}},
 	}
 }
 
@@ -36,37 +37,19 @@ type schedules struct {
 	batch         int // data units in a call of the assembly
 }
 
-// newSchedules expands key. Decryption by the AES instructions uses the
-// encryption keys backwards, with InvMixColumns applied to all but the outer two
-// (equivalent inverse cipher, FIPS 197, 5.3.5).
 func newSchedules(key []byte, unit int) (schedules, error) {
 	mem, err := secret.New(3 * scheduleSize)
 	if err != nil {
 		return schedules{}, err
 	}
 	half := len(key) / 2
-	n := rounds(half)
-	enc, dec, twk := mem.Bytes()[:scheduleSize], mem.Bytes()[scheduleSize:2*scheduleSize], mem.Bytes()[2*scheduleSize:]
-	expandKey(enc, key[:half])
-	expandKey(twk, key[half:])
-
-	var q state
-	var buf [stateBytes]byte
-	for r := 0; r <= n; r++ {
-		from := enc[blockLen*(n-r):][:blockLen]
-		if 0 < r && r < n {
-			copy(buf[:], from)
-			q.slice(&buf)
-			q.invMixColumns()
-			q.unslice(&buf)
-			from = buf[:blockLen]
-		}
-		copy(dec[blockLen*r:], from)
-	}
-	secret.Wipe(buf[:])
-	q.wipe()
+	n := aes.ScheduleSize(half)
+	enc, dec, twk := mem.Bytes()[:n], mem.Bytes()[scheduleSize:][:n], mem.Bytes()[2*scheduleSize:][:n]
+	aes.Expand(enc, key[:half])
+	aes.Expand(twk, key[half:])
+	aes.Invert(dec, enc)
 	batch := max(min(maxUnits, maxBytes/unit), 1)
-	return schedules{mem, &enc[0], &dec[0], &twk[0], n, unit, batch}, nil
+	return schedules{mem, &enc[0], &dec[0], &twk[0], aes.Rounds(half), unit, batch}, nil
 }
 
 func (s *schedules) wipe() {
@@ -100,7 +83,7 @@ func (c *vaes) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
 		} else {
 			encryptVAES(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		}
-		units, at, dun = units-n, at+n*c.unit, advance(dun, n)
+		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n)
 	}
 }
 
@@ -113,6 +96,6 @@ func (c *aesni) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
 		} else {
 			encryptAESNI(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
 		}
-		units, at, dun = units-n, at+n*c.unit, advance(dun, n)
+		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n)
 	}
 }

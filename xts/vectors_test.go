@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"keyway/internal/dataunit/dataunittest"
 )
 
 func unhex(t *testing.T, s string) []byte {
@@ -54,15 +56,15 @@ func TestIEEE1619Vectors(t *testing.T) {
 		key, n := unhex(t, v.key), len(v.plain)
 		want := make([]byte, n)
 		naiveXTS(want, v.plain, key, n, [2]uint64{v.tweak}, false)
-		diff(t, "naive reference, vector "+v.name, want, unhex(t, v.first))
-		diff(t, "naive reference, end of vector "+v.name, want[n-len(v.final)/2:], unhex(t, v.final))
+		dataunittest.Diff(t, "naive reference, vector "+v.name, want, unhex(t, v.first))
+		dataunittest.Diff(t, "naive reference, end of vector "+v.name, want[n-len(v.final)/2:], unhex(t, v.final))
 		each(t, func(t *testing.T, name string) {
 			got := make([]byte, n)
 			c := mustOpen(t, name, key, n)
 			c.Encrypt(got, v.plain, [2]uint64{v.tweak})
-			diff(t, "vector "+v.name, got, want)
+			dataunittest.Diff(t, "vector "+v.name, got, want)
 			c.Decrypt(got, got, [2]uint64{v.tweak})
-			diff(t, "vector "+v.name+" decrypted", got, v.plain)
+			dataunittest.Diff(t, "vector "+v.name+" decrypted", got, v.plain)
 		})
 	}
 }
@@ -129,7 +131,7 @@ func TestEqualsLinuxBlkCrypto(t *testing.T) {
 				t.Errorf("vector %d, dun %x: SHA-256 %s, want %s", i, v.DUN, have, v.SHA256)
 			}
 			c.Decrypt(got, got, [2]uint64{v.DUN[0], v.DUN[1]})
-			diff(t, "decrypted", got, plain)
+			dataunittest.Diff(t, "decrypted", got, plain)
 		}
 	})
 }

@@ -1,10 +1,8 @@
-package xts
+package aes
 
 import (
 	"encoding/binary"
 	"math/bits"
-
-	"keyway/internal/secret"
 )
 
 // Bitsliced AES (FIPS 197) on four blocks at once, without tables and without
@@ -15,31 +13,32 @@ import (
 // 16-bit lanes and MixColumns rotates whole words.
 
 const (
-	lanes      = 4                // blocks per state
-	stateBytes = lanes * blockLen // bytes per state
+	Lanes     = 4                 // blocks per State
+	StateSize = Lanes * BlockSize // bytes per State
 )
 
-type state [8]uint64
+// State is four blocks, or a round key four times, as bit planes.
+type State [8]uint64
 
-// slice brings 64 bytes, four blocks in a row, into planes.
-func (q *state) slice(p *[stateBytes]byte) {
-	for k := range lanes {
-		b := p[blockLen*k:]
+// Slice brings 64 bytes, four blocks in a row, into planes.
+func (q *State) Slice(p *[StateSize]byte) {
+	for k := range Lanes {
+		b := p[BlockSize*k:]
 		q[k] = spread(b[0:]) | spread(b[8:])<<8
-		q[k+lanes] = spread(b[4:]) | spread(b[12:])<<8
+		q[k+Lanes] = spread(b[4:]) | spread(b[12:])<<8
 	}
 	q.transpose()
 }
 
-// unslice is the inverse of slice.
-func (q state) unslice(p *[stateBytes]byte) {
+// Unslice is the inverse of Slice.
+func (q State) Unslice(p *[StateSize]byte) {
 	q.transpose()
-	for k := range lanes {
-		b := p[blockLen*k:]
+	for k := range Lanes {
+		b := p[BlockSize*k:]
 		gather(b[0:], q[k])
 		gather(b[8:], q[k]>>8)
-		gather(b[4:], q[k+lanes])
-		gather(b[12:], q[k+lanes]>>8)
+		gather(b[4:], q[k+Lanes])
+		gather(b[12:], q[k+Lanes]>>8)
 	}
 }
 
@@ -58,7 +57,7 @@ func gather(p []byte, x uint64) {
 
 // transpose swaps bit w of each byte of word b with bit b of word w: it is its
 // own inverse.
-func (q *state) transpose() {
+func (q *State) transpose() {
 	swap := func(a, b *uint64, mask uint64, n uint) {
 		t := (*a>>n ^ *b) & mask
 		*a ^= t << n
@@ -75,7 +74,7 @@ func (q *state) transpose() {
 	}
 }
 
-func (q *state) add(k *state) {
+func (q *State) add(k *State) {
 	for i := range q {
 		q[i] ^= k[i]
 	}
@@ -83,7 +82,7 @@ func (q *state) add(k *state) {
 
 // subBytes applies the S-box, by the 113-gate circuit of Boyar and Peralta ("A
 // small depth-16 circuit for the AES S-box", 2011; names as there).
-func (q *state) subBytes() {
+func (q *State) subBytes() {
 	x0, x1, x2, x3, x4, x5, x6, x7 := q[7], q[6], q[5], q[4], q[3], q[2], q[1], q[0]
 
 	y14 := x3 ^ x5
@@ -186,13 +185,13 @@ func (q *state) subBytes() {
 
 // invSubBytes applies the inverse S-box. With S = A∘inversion, A affine, it is
 // A⁻¹∘S∘A⁻¹: the same circuit between two cheap linear steps.
-func (q *state) invSubBytes() {
+func (q *State) invSubBytes() {
 	q.invAffine()
 	q.subBytes()
 	q.invAffine()
 }
 
-func (q *state) invAffine() {
+func (q *State) invAffine() {
 	p := *q
 	for i := range q {
 		q[i] = p[(i+2)&7] ^ p[(i+5)&7] ^ p[(i+7)&7]
@@ -200,7 +199,7 @@ func (q *state) invAffine() {
 	q[0], q[2] = ^q[0], ^q[2] // the constant 0x05
 }
 
-func (q *state) shiftRows() {
+func (q *State) shiftRows() {
 	for i, x := range q {
 		q[i] = x&0xffff |
 			x>>4&0x0fff0000 | x<<12&0xf0000000 |
@@ -209,7 +208,7 @@ func (q *state) shiftRows() {
 	}
 }
 
-func (q *state) invShiftRows() {
+func (q *State) invShiftRows() {
 	for i, x := range q {
 		q[i] = x&0xffff |
 			x<<4&0xfff00000 | x>>12&0x000f0000 |
@@ -219,12 +218,12 @@ func (q *state) invShiftRows() {
 }
 
 // double multiplies each byte by x modulo the AES polynomial.
-func (q *state) double() {
-	*q = state{q[7], q[0] ^ q[7], q[1], q[2] ^ q[7], q[3] ^ q[7], q[4], q[5], q[6]}
+func (q *State) double() {
+	*q = State{q[7], q[0] ^ q[7], q[1], q[2] ^ q[7], q[3] ^ q[7], q[4], q[5], q[6]}
 }
 
-func (q *state) mixColumns() {
-	var next, d state // next: the row below; d: this row plus the row below
+func (q *State) mixColumns() {
+	var next, d State // next: the row below; d: this row plus the row below
 	for i, x := range q {
 		next[i] = bits.RotateLeft64(x, 48)
 		d[i] = x ^ next[i]
@@ -238,8 +237,8 @@ func (q *state) mixColumns() {
 
 // invMixColumns: the inverse matrix is that of MixColumns times one that adds to
 // each row four times (the row plus the row two below).
-func (q *state) invMixColumns() {
-	var p state
+func (q *State) invMixColumns() {
+	var p State
 	for i, x := range q {
 		p[i] = x ^ bits.RotateLeft64(x, 32)
 	}
@@ -249,7 +248,8 @@ func (q *state) invMixColumns() {
 	q.mixColumns()
 }
 
-func (q *state) encrypt(rk []state) {
+// Encrypt encrypts the four blocks under the round keys that SliceKeys made.
+func (q *State) Encrypt(rk []State) {
 	last := len(rk) - 1
 	q.add(&rk[0])
 	for r := 1; r < last; r++ {
@@ -263,7 +263,8 @@ func (q *state) encrypt(rk []state) {
 	q.add(&rk[last])
 }
 
-func (q *state) decrypt(rk []state) {
+// Decrypt is the inverse of Encrypt, with the same round keys.
+func (q *State) Decrypt(rk []State) {
 	last := len(rk) - 1
 	q.add(&rk[last])
 	for r := last - 1; r > 0; r-- {
@@ -277,48 +278,20 @@ func (q *state) decrypt(rk []state) {
 	q.add(&rk[0])
 }
 
-// expandKey writes the round keys for a key of 16, 24 or 32 bytes to w, 16 bytes
-// a round, rounds(len(key))+1 of them: FIPS 197, section 5.2, with the
-// bitsliced S-box.
-func expandKey(w, key []byte) {
-	nk := len(key) / 4
-	copy(w, key)
-	rcon := byte(1)
-	var t [4]byte
-	for i := nk; 4*i < blockLen*(rounds(len(key))+1); i++ {
-		copy(t[:], w[4*(i-1):])
-		switch {
-		case i%nk == 0:
-			t[0], t[1], t[2], t[3] = t[1], t[2], t[3], t[0]
-			subWord(&t)
-			t[0] ^= rcon
-			rcon = rcon<<1 ^ rcon>>7*0x1b
-		case nk > 6 && i%nk == 4:
-			subWord(&t)
-		}
-		for j := range t {
-			w[4*i+j] = w[4*(i-nk)+j] ^ t[j]
-		}
-	}
-	secret.Wipe(t[:])
-}
-
-func subWord(t *[4]byte) {
-	var buf [stateBytes]byte
-	var q state
-	copy(buf[:], t[:])
-	q.slice(&buf)
-	q.subBytes()
-	q.unslice(&buf)
-	copy(t[:], buf[:])
-	secret.Wipe(buf[:])
-	q.wipe()
-}
-
-// wipe clears a state that held key bytes; the compiler does not remove it.
+// Wipe clears a state that held key bytes; the compiler does not remove it.
 //
 //go:noinline
-func (q *state) wipe() { *q = state{} }
+func (q *State) Wipe() { *q = State{} }
 
-// rounds is the number of AES rounds for a key of n bytes.
-func rounds(n int) int { return n/4 + 6 }
+// SliceKeys writes to rk the round keys of the schedule w, which Expand made,
+// each four times; len(w) is 16*len(rk).
+func SliceKeys(rk []State, w []byte) {
+	var four [StateSize]byte
+	for r := range rk {
+		for k := range Lanes {
+			copy(four[BlockSize*k:], w[BlockSize*r:][:BlockSize])
+		}
+		rk[r].Slice(&four)
+	}
+	wipe(four[:])
+}

@@ -1,4 +1,4 @@
-module keyway/internal/xts/_asm
+module keyway/xts/_asm
 
 go 1.26.0
 

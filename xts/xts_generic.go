@@ -2,9 +2,10 @@ package xts
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"unsafe"
 
+	"keyway/internal/aes"
+	"keyway/internal/dataunit"
 	"keyway/internal/secret"
 )
 
@@ -13,14 +14,14 @@ import (
 // locked memory, for every data unit size.
 type generic struct {
 	mem         *secret.Buffer
-	data, tweak []state // bitsliced round keys, in mem
+	data, tweak []aes.State // bitsliced round keys, in mem
 	unit        int
 }
 
 func newGeneric(key []byte, unit int) (engine, error) {
 	half := len(key) / 2
-	n := rounds(half) + 1
-	const size = int(unsafe.Sizeof(state{}))
+	n := aes.Rounds(half) + 1
+	const size = int(unsafe.Sizeof(aes.State{}))
 	mem, err := secret.New(2*n*size + n*blockLen)
 	if err != nil {
 		return nil, err
@@ -29,20 +30,13 @@ func newGeneric(key []byte, unit int) (engine, error) {
 	rk := b[2*n*size:]
 	g := &generic{
 		mem:   mem,
-		data:  unsafe.Slice((*state)(unsafe.Pointer(&b[0])), n),
-		tweak: unsafe.Slice((*state)(unsafe.Pointer(&b[n*size])), n),
+		data:  unsafe.Slice((*aes.State)(unsafe.Pointer(&b[0])), n),
+		tweak: unsafe.Slice((*aes.State)(unsafe.Pointer(&b[n*size])), n),
 		unit:  unit,
 	}
-	for i, sched := range [][]state{g.data, g.tweak} {
-		expandKey(rk, key[i*half:(i+1)*half])
-		var four [stateBytes]byte
-		for r := range sched {
-			for k := range lanes {
-				copy(four[blockLen*k:], rk[blockLen*r:][:blockLen])
-			}
-			sched[r].slice(&four)
-		}
-		secret.Wipe(four[:])
+	for i, sched := range [][]aes.State{g.data, g.tweak} {
+		aes.Expand(rk, key[i*half:(i+1)*half])
+		aes.SliceKeys(sched, rk)
 	}
 	secret.Wipe(rk)
 	return g, nil
@@ -55,41 +49,41 @@ func (g *generic) wipe() {
 
 // Hot: no allocation.
 func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
-	var q state
-	var buf, tw [stateBytes]byte
+	var q aes.State
+	var buf, tw [aes.StateSize]byte
 	for ; units > 0; units-- {
 		clear(buf[:])
 		binary.LittleEndian.PutUint64(buf[0:], dun[0])
 		binary.LittleEndian.PutUint64(buf[8:], dun[1])
-		q.slice(&buf)
-		q.encrypt(g.tweak)
-		q.unslice(&buf)
+		q.Slice(&buf)
+		q.Encrypt(g.tweak)
+		q.Unslice(&buf)
 		lo := binary.LittleEndian.Uint64(buf[0:])
 		hi := binary.LittleEndian.Uint64(buf[8:])
 
-		for off := 0; off < g.unit; off += stateBytes {
-			n := min(stateBytes, g.unit-off)
+		for off := 0; off < g.unit; off += aes.StateSize {
+			n := min(aes.StateSize, g.unit-off)
 			for i := 0; i < n; i += blockLen {
 				binary.LittleEndian.PutUint64(tw[i:], lo)
 				binary.LittleEndian.PutUint64(tw[i+8:], hi)
 				lo, hi = lo<<1^hi>>63*0x87, hi<<1|lo>>63
 			}
 			xor(buf[:n], src[off:], tw[:n])
-			q.slice(&buf)
+			q.Slice(&buf)
 			if decrypt {
-				q.decrypt(g.data)
+				q.Decrypt(g.data)
 			} else {
-				q.encrypt(g.data)
+				q.Encrypt(g.data)
 			}
-			q.unslice(&buf)
+			q.Unslice(&buf)
 			xor(dst[off:off+n], buf[:], tw[:])
 		}
 		src, dst = src[g.unit:], dst[g.unit:]
-		dun = next(dun)
+		dun = dataunit.Add128(dun, 1)
 	}
 	secret.Wipe(buf[:])
 	secret.Wipe(tw[:])
-	q.wipe()
+	q.Wipe()
 }
 
 // xor sets dst to a ^ b; len(dst) is a multiple of 8.
@@ -98,12 +92,4 @@ func xor(dst, a, b []byte) {
 		binary.LittleEndian.PutUint64(dst[i:],
 			binary.LittleEndian.Uint64(a[i:])^binary.LittleEndian.Uint64(b[i:]))
 	}
-}
-
-func next(dun [2]uint64) [2]uint64 { return advance(dun, 1) }
-
-// advance returns dun + n modulo 2^128.
-func advance(dun [2]uint64, n int) [2]uint64 {
-	lo, carry := bits.Add64(dun[0], uint64(n), 0)
-	return [2]uint64{lo, dun[1] + carry}
 }

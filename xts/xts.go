@@ -1,6 +1,6 @@
-// Package xts is AES-XTS (IEEE 1619-2007) for runs of consecutive data units
-// whose length is a multiple of the AES block: no ciphertext stealing, which
-// storage never needs.
+// Package xts is AES-XTS (IEEE 1619-2018) for runs of consecutive data units:
+// one call encrypts or decrypts any number of them, several at once, so that
+// short data units cost no more than long ones.
 //
 // There are several implementations behind one type, with the same results:
 //
@@ -13,19 +13,20 @@
 // and for a CPU that misbehaves; a name that cannot be had makes New fail. The
 // build tag purego leaves only generic.
 //
-// All of them run in constant time and keep every round key in memory of package
-// secret, which Wipe erases.
+// All of them run in constant time and keep every round key in memory outside
+// the Go heap that is locked and left out of core dumps, until Wipe erases it.
 package xts
 
 import (
 	"crypto/subtle"
+	"errors"
 	"fmt"
-	"os"
-	"strings"
-	"unsafe"
+
+	"keyway/internal/aes"
+	"keyway/internal/dataunit"
 )
 
-const blockLen = 16
+const blockLen = aes.BlockSize
 
 // engine is one key under one implementation. dst and src are units data units,
 // at least one.
@@ -34,47 +35,27 @@ type engine interface {
 	wipe()
 }
 
-type implementation struct {
-	name string
+// opener makes the engines of one implementation.
+type opener struct {
 	// multiple: unit sizes that are a multiple of this many bytes are served;
 	// generic takes the others.
-	multiple  int
-	supported func() bool
-	open      func(key []byte, unit int) (engine, error)
+	multiple int
+	open     func(key []byte, unit int) (engine, error)
 }
 
-// implementations, the best first.
-var implementations = append(native(), implementation{
-	"generic", blockLen, func() bool { return true }, newGeneric,
-})
-
-// chosen serves New; chooseErr says why the forced one cannot.
-var chosen, chooseErr = choose(os.Getenv("KEYWAY_XTS"))
-
-func choose(force string) (implementation, error) {
-	for _, im := range implementations {
-		if im.supported() && (force == "" || force == im.name) {
-			return im, nil
-		}
-	}
-	return implementation{}, fmt.Errorf("xts: KEYWAY_XTS=%q: this CPU has %s: unset it or name one of these",
-		force, strings.Join(Implementations(), ", "))
-}
+var choice = dataunit.Choose("xts", append(native(), dataunit.Impl[opener]{
+	Name: "generic", Supported: true, Open: opener{blockLen, newGeneric},
+})...)
 
 // Implementations names those that this CPU supports, the best first.
-func Implementations() []string {
-	var names []string
-	for _, im := range implementations {
-		if im.supported() {
-			names = append(names, im.name)
-		}
-	}
-	return names
-}
+func Implementations() []string { return choice.Names() }
 
 // Implementation names the one that New uses; it is empty if KEYWAY_XTS names
 // none that works here.
-func Implementation() string { return chosen.name }
+func Implementation() string {
+	im, _ := choice.Best()
+	return im.Name
+}
 
 // Cipher is an expanded key. Encrypt and Decrypt may be called from many
 // goroutines at once; none may be running when Wipe is called, or follow it.
@@ -83,28 +64,43 @@ type Cipher struct {
 	unit int
 }
 
+// ErrWeakKey: the two halves of a key are equal.
+var ErrWeakKey = errors.New("xts: the two halves of the key are equal")
+
 // New expands key for data units of unit bytes, a multiple of 16, by the best
 // implementation. The key is 32, 48 or 64 bytes (two AES-128, AES-192 or AES-256
 // keys, the one for the data first) and stays the caller's. Equal halves are
-// accepted, as dm-crypt does; who must refuse them asks WeakKey.
+// ErrWeakKey.
 func New(key []byte, unit int) (*Cipher, error) {
-	if chooseErr != nil {
-		return nil, chooseErr
+	if WeakKey(key) {
+		return nil, ErrWeakKey
 	}
-	return open(chosen, key, unit)
+	return NewAllowWeak(key, unit)
+}
+
+// NewAllowWeak is New for a medium that exists: dm-crypt takes a key with equal
+// halves, so such media must be readable.
+func NewAllowWeak(key []byte, unit int) (*Cipher, error) {
+	im, err := choice.Best()
+	if err != nil {
+		return nil, err
+	}
+	return open(im.Open, key, unit)
 }
 
 // NewWith is New with the named implementation.
 func NewWith(name string, key []byte, unit int) (*Cipher, error) {
-	for _, im := range implementations {
-		if im.name == name && im.supported() {
-			return open(im, key, unit)
-		}
+	im, err := choice.Named(name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("xts: no implementation %q: this CPU has %s", name, strings.Join(Implementations(), ", "))
+	if WeakKey(key) {
+		return nil, ErrWeakKey
+	}
+	return open(im.Open, key, unit)
 }
 
-func open(im implementation, key []byte, unit int) (*Cipher, error) {
+func open(im opener, key []byte, unit int) (*Cipher, error) {
 	switch len(key) {
 	case 32, 48, 64:
 	default:
@@ -157,21 +153,7 @@ func (c *Cipher) check(dst, src []byte) int {
 	if c.e == nil {
 		panic("xts: cipher used after Wipe")
 	}
-	units := len(src) / c.unit
-	if units*c.unit != len(src) {
-		panic("xts: input is not whole data units")
-	}
-	if len(dst) < len(src) {
-		panic("xts: output is shorter than input")
-	}
-	if units == 0 {
-		return 0
-	}
-	d, s, n := uintptr(unsafe.Pointer(&dst[0])), uintptr(unsafe.Pointer(&src[0])), uintptr(len(src))
-	if d != s && d < s+n && s < d+n {
-		panic("xts: input and output overlap")
-	}
-	return units
+	return dataunit.Check("xts", c.unit, dst, src)
 }
 
 // Wipe erases the round keys. It may be called again.

@@ -1,5 +1,0 @@
-//go:build !amd64 || purego
-
-package xts
-
-func native() []implementation { return nil }

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package xts
+
+import "keyway/internal/dataunit"
+
+func native() []dataunit.Impl[opener] { return nil }
