@@ -22,6 +22,15 @@ func wipe(b []byte) { secret.Wipe(b) }
 // Expand writes the round keys for key, 16, 24 or 32 bytes, to w: 16 bytes a
 // round, Rounds+1 of them, in the order of encryption (FIPS 197, section 5.2).
 func Expand(w, key []byte) {
+	if hardware {
+		_ = w[ScheduleSize(len(key))-1]
+		expandKey(&w[0], &key[0], Rounds(len(key)))
+		return
+	}
+	expandGeneric(w, key)
+}
+
+func expandGeneric(w, key []byte) {
 	nk := len(key) / 4
 	copy(w, key)
 	rcon := byte(1)
@@ -60,6 +69,15 @@ func subWord(t *[4]byte) {
 // backwards, with InvMixColumns applied to all but the outer two (equivalent
 // inverse cipher, FIPS 197, section 5.3.5). len(enc) is what Expand wrote.
 func Invert(dec, enc []byte) {
+	if hardware {
+		_ = dec[len(enc)-1]
+		invertKey(&dec[0], &enc[0], len(enc)/BlockSize-1)
+		return
+	}
+	invertGeneric(dec, enc)
+}
+
+func invertGeneric(dec, enc []byte) {
 	var q State
 	var buf [StateSize]byte
 	last := len(enc) - BlockSize
