@@ -21,11 +21,11 @@ import (
 var floors = map[string]int{
 	"internal/invariant": -1, // constants of build tags, for everybody
 	"internal/secret":    0, "internal/arena": 0, "internal/nbdproto": 0,
-	"internal/size": 0, "internal/nearest": 0,
+	"internal/size": 0, "internal/nearest": 0, "internal/roofline": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/dataunit": 1,
 	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3,
-	"keyslot": 4,
-	"dm":      5, "backend": 5,
+	"keyslot": 4, "internal/measure": 4,
+	"dm": 5, "backend": 5,
 	"export": 6, "keystore": 6, "control": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,

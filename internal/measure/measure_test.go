@@ -1,0 +1,144 @@
+package measure
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"keyway/blkcrypto"
+	"keyway/internal/cipher"
+)
+
+// What the product can do is measured, in every implementation, and the one that
+// is marked is the one that the product uses.
+func TestEveryModeThatSoftwareHasIsMeasured(t *testing.T) {
+	for _, m := range blkcrypto.Modes() {
+		all := Subjects(m)
+		if have, want := len(all) > 0, cipher.Supported(m); have != want {
+			t.Errorf("%v: measured: %v, in internal/cipher: %v: add its package to families", m, have, want)
+		}
+		used := 0
+		for _, s := range all {
+			if s.Default {
+				used++
+			}
+		}
+		if len(all) > 0 && used != 1 {
+			t.Errorf("%v: %d implementations are marked as used, want 1", m, used)
+		}
+	}
+}
+
+// All implementations of a mode are the same cipher as the product's.
+func TestSubjectsAreTheProductsCiphers(t *testing.T) {
+	for _, m := range blkcrypto.Modes() {
+		for _, s := range Subjects(m) {
+			key := make([]byte, m.KeySize())
+			for i := range key {
+				key[i] = byte(3*i + 1)
+			}
+			for _, unit := range []int{512, 4096} {
+				src := make([]byte, 3*unit)
+				want, have := make([]byte, len(src)), make([]byte, len(src))
+				dun := blkcrypto.DUN{1<<63 + 5, 7}
+				p, err := cipher.New(m, unit, key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Encrypt(want, src, dun)
+				p.Wipe()
+				c, err := s.OpenKey(key, unit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Encrypt(have, src, dun)
+				if !slices.Equal(have, want) {
+					t.Errorf("%v by %s, units of %d: another ciphertext than package cipher", m, s.Impl, unit)
+				}
+				c.Decrypt(have, have, dun)
+				if !slices.Equal(have, src) {
+					t.Errorf("%v by %s, units of %d: decryption does not give the plaintext", m, s.Impl, unit)
+				}
+				c.Wipe()
+			}
+		}
+	}
+}
+
+func TestRateCountsCalls(t *testing.T) {
+	for _, cores := range []int{1, 3} {
+		calls := make([]int, cores)
+		const d = 20 * time.Millisecond
+		begin := time.Now()
+		rate := Rate(context.Background(), cores, d, func(core int) func() {
+			return func() { calls[core]++; time.Sleep(time.Millisecond) }
+		})
+		took := time.Since(begin)
+		if took < d {
+			t.Errorf("%d cores: over after %v, want %v", cores, took, d)
+		}
+		sum := 0
+		for _, n := range calls {
+			sum += n - 1 // one each is not counted
+		}
+		// Nobody can have called more often than once in a millisecond.
+		if high := 1000.0 * float64(cores); rate > high || rate < float64(sum)/took.Seconds()*0.99 {
+			t.Errorf("%d cores: %.0f calls a second, want %.0f to %.0f", cores, rate, float64(sum)/took.Seconds(), high)
+		}
+	}
+}
+
+func TestRateOfOneSlowCall(t *testing.T) {
+	n := 0
+	rate := Rate(context.Background(), 1, time.Millisecond, func(int) func() {
+		return func() { n++; time.Sleep(10 * time.Millisecond) }
+	})
+	if n != 1 || rate > 100 || rate <= 0 {
+		t.Errorf("%d calls, %.1f a second, want one and at most 100", n, rate)
+	}
+}
+
+func TestRateEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	n := 0
+	Rate(ctx, 1, time.Hour, func(int) func() {
+		return func() {
+			if n++; n == 3 {
+				cancel()
+			}
+		}
+	})
+	if n < 3 {
+		t.Errorf("%d calls before the end, want 3", n)
+	}
+}
+
+func TestRigMeasuresBytes(t *testing.T) {
+	r := NewRig(1<<16, 2)
+	ctx, d := context.Background(), time.Millisecond
+	for _, cores := range []int{1, 2} {
+		if v := r.Copy(ctx, 1<<16, cores, d); v < 1e6 {
+			t.Errorf("copy on %d cores: %g bytes a second", cores, v)
+		}
+		for _, bits := range r.Widths() {
+			if v := r.Rounds(ctx, bits, cores, d); v < 1e6 {
+				t.Errorf("%d-bit rounds on %d cores: %g a second", bits, cores, v)
+			}
+		}
+	}
+	if v := r.Rounds(ctx, 4711, 1, d); v != 0 {
+		t.Errorf("rounds in vectors of 4711 bits: %g a second, want 0", v)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tc := range []struct {
+		v    []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 4}, 4}, {[]float64{8, 1, 2, 4}, 3}} {
+		if have := Median(tc.v); have != tc.want {
+			t.Errorf("median of %v: %v, want %v", tc.v, have, tc.want)
+		}
+	}
+}

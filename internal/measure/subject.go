@@ -1,0 +1,112 @@
+// Package measure is what the benchmarks share: every data-unit cipher in every
+// implementation that this CPU has, what bounds them, and how a rate is measured
+// on one core and on all.
+package measure
+
+import (
+	"crypto/rand"
+	"fmt"
+
+	"keyway/blkcrypto"
+	"keyway/internal/cipher"
+	"keyway/internal/secret"
+	"keyway/xts"
+)
+
+// A Subject is one mode in one implementation.
+type Subject struct {
+	Mode    blkcrypto.Mode
+	Impl    string
+	Default bool // what the product uses here
+	open    opener
+}
+
+type opener func(name string, key []byte, unit int) (cipher.Cipher, error)
+
+// families is one line for each package of ciphers.
+var families = []struct {
+	modes []blkcrypto.Mode
+	names func() []string // of the implementations, the best first
+	used  func() string
+	open  opener
+}{
+	{[]blkcrypto.Mode{blkcrypto.AES256XTS, blkcrypto.AES128XTS, blkcrypto.AES192XTS}, xts.Implementations, xts.Implementation, dun128(xts.NewWith)},
+}
+
+// Subjects are the implementations of mode m, the best first; none if software
+// does not have the mode.
+func Subjects(m blkcrypto.Mode) (all []Subject) {
+	for _, f := range families {
+		for _, of := range f.modes {
+			if of != m {
+				continue
+			}
+			for _, name := range f.names() {
+				all = append(all, Subject{m, name, name == f.used(), f.open})
+			}
+		}
+	}
+	return all
+}
+
+// Open makes a cipher with a random key. The caller wipes it.
+func (s Subject) Open(unit int) (cipher.Cipher, error) {
+	key, err := secret.New(s.Mode.KeySize())
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	rand.Read(key.Bytes())
+	return s.OpenKey(key.Bytes(), unit)
+}
+
+// OpenKey makes a cipher with this key, which stays the caller's.
+func (s Subject) OpenKey(key []byte, unit int) (cipher.Cipher, error) {
+	c, err := s.open(s.Impl, key, unit)
+	if err != nil {
+		return nil, fmt.Errorf("%v by %s: %w", s.Mode, s.Impl, err)
+	}
+	return c, nil
+}
+
+// AESRounds is the number of AES rounds for each 16 bytes of data, 0 for a mode
+// that AES does not bound. What each data unit costs beside (a tweak, an IV) is
+// not in it.
+func AESRounds(m blkcrypto.Mode) int {
+	switch m {
+	case blkcrypto.AES128XTS, blkcrypto.AES128CBCESSIV:
+		return 10
+	case blkcrypto.AES192XTS:
+		return 12
+	case blkcrypto.AES256XTS:
+		return 14
+	}
+	return 0
+}
+
+// short is a cipher that numbers its data units by 128 bits.
+type short interface {
+	Encrypt(dst, src []byte, dun [2]uint64)
+	Decrypt(dst, src []byte, dun [2]uint64)
+	Wipe()
+}
+
+type short2dun[C short] struct{ c C }
+
+func (s short2dun[C]) Wipe() { s.c.Wipe() }
+func (s short2dun[C]) Encrypt(dst, src []byte, dun blkcrypto.DUN) {
+	s.c.Encrypt(dst, src, [2]uint64{dun[0], dun[1]})
+}
+func (s short2dun[C]) Decrypt(dst, src []byte, dun blkcrypto.DUN) {
+	s.c.Decrypt(dst, src, [2]uint64{dun[0], dun[1]})
+}
+
+func dun128[C short](open func(name string, key []byte, unit int) (C, error)) opener {
+	return func(name string, key []byte, unit int) (cipher.Cipher, error) {
+		c, err := open(name, key, unit)
+		if err != nil {
+			return nil, err
+		}
+		return short2dun[C]{c}, nil
+	}
+}
