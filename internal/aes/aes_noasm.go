@@ -1,3 +1,5 @@
+//go:build !amd64 || purego
+
 package aes
 
 // hardware tells whether this CPU has the instructions behind the functions of
