@@ -6,65 +6,65 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
-	"strings"
 	"testing"
 
 	"keyway/internal/dataunit/dataunittest"
+	"keyway/test/vectors"
 )
 
 func unhex(t *testing.T, s string) []byte {
 	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	b, err := hex.DecodeString(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// IEEE 1619-2007, annex B: the vectors whose length is whole blocks. The long
-// plaintexts are the bytes 00 to ff, twice, or the ciphertext of an earlier
-// vector; only the ends of the ciphertexts are kept here, with the naive
-// reference between them.
-func TestIEEE1619Vectors(t *testing.T) {
-	count := make([]byte, 512)
-	for i := range count {
-		count[i] = byte(i)
+// runs tries one vector with the named implementation: as a data unit of its own
+// size if that is whole blocks, and as one with ciphertext stealing, whose AES is
+// that of data units of 512 bytes and their multiples: so that the assembly for
+// long data units sees the short vectors too.
+func runs(t *testing.T, name string, v vectors.Vector) {
+	n := len(v.Plain)
+	try := func(what string, c *Cipher, encrypt, decrypt func(dst, src []byte, tweak [2]uint64)) {
+		got := make([]byte, n)
+		encrypt(got, v.Plain, v.Number)
+		dataunittest.Diff(t, "vector "+v.Name+what+" encrypted", got, v.Cipher)
+		decrypt(got, v.Cipher, v.Number)
+		dataunittest.Diff(t, "vector "+v.Name+what+" decrypted", got, v.Plain)
+		encrypt(got, got, v.Number)
+		dataunittest.Diff(t, "vector "+v.Name+what+" encrypted in place", got, v.Cipher)
+		decrypt(got, got, v.Number)
+		dataunittest.Diff(t, "vector "+v.Name+what+" decrypted in place", got, v.Plain)
+		c.Wipe()
 	}
-	const (
-		e128 = "2718281828459045235360287471352631415926535897932384626433832795"
-		e256 = "27182818284590452353602874713526624977572470936999595749669676273141592653589793238462643383279502884197169399375105820974944592"
-	)
-	for _, v := range []struct {
-		name, key    string
-		tweak        uint64
-		plain        []byte
-		first, final string
+	if n%blockLen == 0 {
+		c := mustOpen(t, name, v.Key, n)
+		try("", c, c.Encrypt, c.Decrypt)
+	}
+	c := mustOpen(t, name, v.Key, (n+511)/512*512)
+	try(" as a part of a data unit", c, c.EncryptStealing, c.DecryptStealing)
+}
+
+// The published vectors; each file names its source.
+func TestPublishedVectors(t *testing.T) {
+	for _, set := range []struct {
+		file  string
+		count int
 	}{
-		{"1", strings.Repeat("00", 32), 0, make([]byte, 32),
-			"917cf69ebd68b2ec9b9fe9a3eadda692", "cd43d2f59598ed858c02c2652fbf922e"},
-		{"2", strings.Repeat("11", 16) + strings.Repeat("22", 16), 0x3333333333, unhex(t, strings.Repeat("44", 32)),
-			"c454185e6a16936e39334038acef838b", "fb186fff7480adc4289382ecd6d394f0"},
-		{"3", "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0" + strings.Repeat("22", 16), 0x3333333333, unhex(t, strings.Repeat("44", 32)),
-			"af85336b597afc1a900b2eb21ec949d2", "92df4c047e0b21532186a5971a227a89"},
-		{"4", e128, 0, count, "27a7479befa1d476489f308cd4cfa6e2", ""},
-		{"10", e256, 0xff, count, "1c3b3a102f770386e4836c99e370cf9b", ""},
-		{"11", e256, 0xffff, count, "77a31251618a15e6b92d1d66dffe7b50", ""},
-		{"12", e256, 0xffffff, count, "e387aaa58ba483afa7e8eb469778317e", ""},
-		{"13", e256, 0xffffffff, count, "bf53d2dade78e822a4d949a9bc6766b0", ""},
-		{"14", e256, 0xffffffffff, count, "64497e5a831e4a932c09be3e5393376d", ""},
+		{"ieee1619.txt", 19},
+		{"nist-cavp.txt.gz", 1400},
+		{"wycheproof.txt.gz", 123},
+		{"linux-cryptoapi.txt.gz", 40},
 	} {
-		key, n := unhex(t, v.key), len(v.plain)
-		want := make([]byte, n)
-		naiveXTS(want, v.plain, key, n, [2]uint64{v.tweak}, false)
-		dataunittest.Diff(t, "naive reference, vector "+v.name, want, unhex(t, v.first))
-		dataunittest.Diff(t, "naive reference, end of vector "+v.name, want[n-len(v.final)/2:], unhex(t, v.final))
-		each(t, func(t *testing.T, name string) {
-			got := make([]byte, n)
-			c := mustOpen(t, name, key, n)
-			c.Encrypt(got, v.plain, [2]uint64{v.tweak})
-			dataunittest.Diff(t, "vector "+v.name, got, want)
-			c.Decrypt(got, got, [2]uint64{v.tweak})
-			dataunittest.Diff(t, "vector "+v.name+" decrypted", got, v.plain)
+		all := vectors.Read(t, "testdata/"+set.file, set.count)
+		t.Run(set.file, func(t *testing.T) {
+			each(t, func(t *testing.T, name string) {
+				for _, v := range all {
+					runs(t, name, v)
+				}
+			})
 		})
 	}
 }
