@@ -6,6 +6,7 @@
 //
 //	vaes     VAES on 256-bit registers, sixteen blocks in flight (amd64)
 //	aesni    AES-NI and AVX, eight blocks in flight (amd64)
+//	armv8    the AES instructions of ARMv8, eight blocks in flight (arm64)
 //	generic  portable Go, bitsliced, any data unit size
 //
 // The first that the CPU supports is chosen when the program starts. The
