@@ -1,9 +1,26 @@
 // Package secret holds key bytes in memory that is locked (never swapped), left
-// out of core dumps, zero in a forked child, fenced by inaccessible pages on
-// both sides and outside the Go heap, so that the garbage collector never
-// copies it and Wipe really removes it.
+// out of core dumps, zero in a forked child and outside the Go heap, so that the
+// garbage collector never copies it and Wipe really removes it. Its printed
+// forms never show bytes.
 //
-// A buffer costs one locked page at least. Its printed forms never show bytes.
+// Secrets of up to about 8 KiB share slabs: locked pages between two inaccessible
+// ones, cut into slots of one size. So a key costs no system call and about its
+// own size in locked memory: 10,000 keys of 64 bytes lock 1.3 MB, and making and
+// wiping one takes 0.1 µs. Longer ones have pages of their own, between
+// inaccessible ones.
+//
+// What becomes of mistakes:
+//
+//   - A write beyond the end hits the bytes that stand between slots, and Wipe
+//     panics when it finds them changed. The end of a slab, and of a secret with
+//     pages of its own, faults at once.
+//   - The memory of a wiped secret holds zeroes, and New panics if it no longer
+//     does. A slice that Bytes returned before Wipe must not be touched after it:
+//     with pages of its own that faults; in a slot it cannot be noticed, and the
+//     slot's next owner may be read.
+//
+// Under the build tag invariants and under the race detector every secret has
+// pages of its own, so that tests find such mistakes where they happen.
 package secret
 
 import (
@@ -13,16 +30,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"keyway/internal/invariant"
 )
 
 // align is the alignment of the first byte: one cache line, and enough for any
 // vector load of the ciphers.
 const align = 64
+
+// fenced gives every secret pages of its own; tests change it.
+var fenced = invariant.Enabled
 
 var errEmpty = errors.New("secret: a buffer needs at least one byte")
 
@@ -32,120 +51,31 @@ var errEmpty = errors.New("secret: a buffer needs at least one byte")
 type Buffer struct {
 	n int
 
-	mu      sync.Mutex
-	mapping []byte // guard page, data pages, guard page; nil once wiped
-	data    []byte // n bytes, in mapping; nil once wiped
+	mu   sync.Mutex
+	data []byte // n bytes of mem; nil once wiped
+	mem  []byte // the slot, or the whole mapping; nil once wiped
+	slab *slab  // of the slot; nil for a mapping
 }
 
-// New returns n zero bytes, n at least 1. The first byte is aligned to 64
-// bytes; fewer than 64 bytes lie between the last one and the guard page.
+// New returns n zero bytes, n at least 1. The first byte is aligned to 64 bytes.
+// It fails if the process may not lock more memory; the error tells the limit.
 func New(n int) (*Buffer, error) {
 	if n <= 0 {
 		return nil, errEmpty
 	}
-	page := os.Getpagesize()
-	room := (n + align - 1) &^ (align - 1)
-	size := (room + page - 1) &^ (page - 1)
-	m, err := acquire(size, page)
-	if err != nil {
-		return nil, err
-	}
-	start := page + size - room
-	return &Buffer{n: n, mapping: m, data: m[start : start+n : start+n]}, nil
-}
-
-// acquire returns a mapping with size accessible bytes between two guard pages.
-func acquire(size, page int) ([]byte, error) {
-	if m := idle.take(size + 2*page); m != nil {
-		if err := unix.Mprotect(m[page:page+size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
-			unix.Munmap(m)
-			return nil, fmt.Errorf("secret: make %d bytes accessible: %w", size, err)
+	if n > maxSlot-canary || fenced {
+		m, data, err := mapFenced(n)
+		if err != nil {
+			return nil, err
 		}
-		return m, nil
+		return &Buffer{n: n, data: data, mem: m}, nil
 	}
-	m, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	s, slot, err := classFor(n).take()
 	if err != nil {
-		return nil, fmt.Errorf("secret: map %d bytes: %w", size+2*page, err)
-	}
-	if err := protect(m[page : page+size]); err != nil {
-		unix.Munmap(m) // nothing secret in it yet
 		return nil, err
 	}
-	return m, nil
-}
-
-// release gives back a mapping whose data is wiped.
-func release(m []byte) {
-	page := os.Getpagesize()
-	if len(m) == 3*page && unix.Mprotect(m[page:2*page], unix.PROT_NONE) == nil && idle.keep(m) {
-		return
-	}
-	// Unmapping unlocks. It can only fail if the mapping is not ours.
-	if err := unix.Munmap(m); err != nil {
-		panic("secret: unmap: " + err.Error())
-	}
-}
-
-// idle keeps a few wiped mappings of one page, locked but inaccessible, so that
-// late users still fault. Programming a keyslot needs such a page, and mapping
-// and locking one costs several times what expanding an AES key does.
-var idle cache
-
-type cache struct {
-	mu    sync.Mutex
-	count int
-	maps  [32][]byte // the first count are kept; 128 KiB of locked memory at most
-}
-
-func (c *cache) take(n int) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.count == 0 || len(c.maps[c.count-1]) != n {
-		return nil
-	}
-	c.count--
-	m := c.maps[c.count]
-	c.maps[c.count] = nil
-	return m
-}
-
-func (c *cache) keep(m []byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.count == len(c.maps) {
-		return false
-	}
-	c.maps[c.count] = m
-	c.count++
-	return true
-}
-
-// protect makes the data pages accessible and locks them. The advice must be
-// honoured too: a buffer that might reach a core dump is not secret.
-func protect(inner []byte) error {
-	if err := unix.Mprotect(inner, unix.PROT_READ|unix.PROT_WRITE); err != nil {
-		return fmt.Errorf("secret: make %d bytes accessible: %w", len(inner), err)
-	}
-	if err := unix.Madvise(inner, unix.MADV_DONTDUMP); err != nil {
-		return fmt.Errorf("secret: exclude from core dumps (MADV_DONTDUMP, Linux 3.4): %w", err)
-	}
-	if err := unix.Madvise(inner, unix.MADV_WIPEONFORK); err != nil {
-		return fmt.Errorf("secret: hide from forked children (MADV_WIPEONFORK, Linux 4.14): %w", err)
-	}
-	if err := unix.Mlock(inner); err != nil {
-		return lockError(len(inner), err)
-	}
-	return nil
-}
-
-func lockError(n int, err error) error {
-	limit := "unknown"
-	var r unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r) == nil {
-		limit = fmt.Sprintf("%d bytes", r.Cur)
-	}
-	return fmt.Errorf("secret: lock %d bytes of key memory: %w: RLIMIT_MEMLOCK is %s: raise it "+
-		"(ulimit -l, or LimitMEMLOCK= in the systemd unit) or grant CAP_IPC_LOCK", n, err, limit)
+	mark(slot, n)
+	return &Buffer{n: n, data: slot[:n:n], mem: slot, slab: s}, nil
 }
 
 // Copy moves the bytes of b into a new buffer: b is wiped, also on error.
@@ -189,9 +119,8 @@ func ReadFrom(r io.Reader, max int) (*Buffer, error) {
 	return fit, nil
 }
 
-// Bytes returns the secret itself, not a copy: it is valid until Wipe. Touching
-// it afterwards faults, until the page has its next owner. After Wipe Bytes
-// returns nil.
+// Bytes returns the secret itself, not a copy: it is valid until Wipe, and must
+// not be touched afterwards. After Wipe Bytes returns nil.
 func (b *Buffer) Bytes() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,24 +141,34 @@ func (b *Buffer) Equal(p []byte) bool {
 func (b *Buffer) Wiped() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.mapping == nil
+	return b.data == nil
 }
 
 // Wipe overwrites the bytes and gives the memory back. It may be called again,
 // on a nil buffer, and from several goroutines at once: when any of the calls
-// returns, the bytes are gone.
+// returns, the bytes are gone. It panics if something wrote beyond the end.
 func (b *Buffer) Wipe() {
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mapping == nil {
+	if b.data == nil {
 		return
 	}
-	Wipe(b.data)
-	release(b.mapping)
-	b.mapping, b.data = nil, nil
+	if b.slab == nil {
+		Wipe(b.data)
+		unmap(b.mem)
+	} else {
+		overrun := !marked(b.mem, b.n)
+		Wipe(b.mem)
+		b.slab.class.give(b.slab, b.mem)
+		if overrun {
+			b.data, b.mem, b.slab = nil, nil, nil
+			panic(fmt.Sprintf("secret: something wrote beyond the end of a secret of %d bytes", b.n))
+		}
+	}
+	b.data, b.mem, b.slab = nil, nil, nil
 }
 
 // Wipe overwrites p with zeroes. The compiler neither inlines nor removes it.

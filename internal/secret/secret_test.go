@@ -30,36 +30,60 @@ func mustNew(t *testing.T, n int) *Buffer {
 	return b
 }
 
+// withSlots and withPages run f with secrets in slots of slabs, and with pages of
+// their own; each runs it both ways.
+func withSlots(t *testing.T, f func(t *testing.T)) { with(t, "slots", false, f) }
+func withPages(t *testing.T, f func(t *testing.T)) { with(t, "pages", true, f) }
+func each(t *testing.T, f func(t *testing.T))      { withSlots(t, f); withPages(t, f) }
+
+func with(t *testing.T, name string, own bool, f func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		old := fenced
+		t.Cleanup(func() { fenced = old })
+		fenced = own
+		f(t)
+	})
+}
+
+func address(p []byte) uintptr { return uintptr(unsafe.Pointer(&p[0])) }
+
 func TestNewIsZeroAlignedAndWritable(t *testing.T) {
-	page := os.Getpagesize()
-	for _, n := range []int{1, 32, 63, 64, 65, page - 1, page, page + 1, 3 * page} {
-		b := mustNew(t, n)
-		p := b.Bytes()
-		if len(p) != n || b.Len() != n {
-			t.Fatalf("New(%d): Bytes has %d, Len is %d", n, len(p), b.Len())
+	each(t, func(t *testing.T) {
+		page := os.Getpagesize()
+		sizes := []int{maxSlot - canary, maxSlot - canary + 1, maxSlot, page - 1, page, page + 1, 3 * page}
+		for n := 1; n < 1500; n += 1 + n/100 {
+			sizes = append(sizes, n)
 		}
-		if cap(p) != n {
-			t.Errorf("New(%d): capacity %d lets an append run on", n, cap(p))
+		for _, n := range sizes {
+			b := mustNew(t, n)
+			p := b.Bytes()
+			if len(p) != n || b.Len() != n {
+				t.Fatalf("New(%d): Bytes has %d, Len is %d", n, len(p), b.Len())
+			}
+			if cap(p) != n {
+				t.Errorf("New(%d): capacity %d lets an append run on", n, cap(p))
+			}
+			if address(p)%align != 0 {
+				t.Errorf("New(%d): starts at %#x, not on 64 bytes", n, address(p))
+			}
+			if gap := -(address(p) + uintptr(n)) % uintptr(page); gap >= align && b.slab == nil {
+				t.Errorf("New(%d): ends %d bytes before the guard page, want fewer than 64", n, gap)
+			}
+			if !bytes.Equal(p, make([]byte, n)) {
+				t.Errorf("New(%d): not zero", n)
+			}
+			for i := range p {
+				p[i] = 0xa5
+			}
+			b.Wipe()
 		}
-		addr := uintptr(unsafe.Pointer(&p[0]))
-		if addr%64 != 0 {
-			t.Errorf("New(%d): starts at %#x, not on 64 bytes", n, addr)
+		for _, n := range []int{0, -1} {
+			if _, err := New(n); err == nil {
+				t.Errorf("New(%d) succeeded", n)
+			}
 		}
-		if gap := -(addr + uintptr(n)) % uintptr(page); gap >= 64 {
-			t.Errorf("New(%d): ends %d bytes before the guard page, want fewer than 64", n, gap)
-		}
-		if !bytes.Equal(p, make([]byte, n)) {
-			t.Errorf("New(%d): not zero", n)
-		}
-		for i := range p {
-			p[i] = 0xa5
-		}
-	}
-	for _, n := range []int{0, -1} {
-		if _, err := New(n); err == nil {
-			t.Errorf("New(%d) succeeded", n)
-		}
-	}
+	})
 }
 
 // faults reports whether reading the byte at addr is a memory fault.
@@ -74,68 +98,85 @@ func faults(addr uintptr) (fault bool) {
 var sink byte
 
 func TestGuardPagesFaultOnBothSides(t *testing.T) {
+	check := func(t *testing.T, first, end uintptr) {
+		t.Helper()
+		if faults(first) || faults(end-1) {
+			t.Fatal("the memory itself faults")
+		}
+		if !faults(end) {
+			t.Error("the page behind the memory is readable")
+		}
+		if !faults(first - 1) {
+			t.Error("the page before the memory is readable")
+		}
+	}
 	page := uintptr(os.Getpagesize())
-	b := mustNew(t, 100)
-	start := uintptr(unsafe.Pointer(&b.Bytes()[0]))
-	end := (start + 100 + page - 1) &^ (page - 1)
-	if faults(start) || faults(end-1) {
-		t.Fatal("the data page itself faults")
-	}
-	if !faults(end) {
-		t.Error("the page behind the data is readable")
-	}
-	if !faults(end - page - 1) {
-		t.Error("the page before the data is readable")
-	}
+	withPages(t, func(t *testing.T) {
+		start := address(mustNew(t, 100).Bytes())
+		check(t, start&^(page-1), (start+page)&^(page-1))
+	})
+	withSlots(t, func(t *testing.T) {
+		s := mustNew(t, 100).slab
+		check(t, address(s.slot(0))&^(page-1), address(s.slot(0))+uintptr(len(inner(s.mapping))))
+	})
 }
 
-func TestWipeZeroesBeforeUnmapping(t *testing.T) {
-	// Wipe hands the mapping back, so what it did to the bytes is watched through
-	// the package function on the same memory.
-	b := mustNew(t, 64)
-	p := b.Bytes()
-	copy(p, "0123456789abcdef")
-	Wipe(p)
-	if !bytes.Equal(p, make([]byte, 64)) {
+func TestWipeLeavesNothing(t *testing.T) {
+	check := func(t *testing.T, gone func(p []byte) bool) {
+		t.Helper()
+		b := mustNew(t, 64)
+		p := b.Bytes()
+		copy(p, "0123456789abcdef")
+		b.Wipe()
+		if b.Bytes() != nil || !b.Wiped() {
+			t.Error("Bytes is not nil after Wipe")
+		}
+		if b.Len() != 64 {
+			t.Errorf("Len after Wipe: %d, want 64", b.Len())
+		}
+		if !gone(p) {
+			t.Error("the bytes outlived Wipe")
+		}
+	}
+	withPages(t, func(t *testing.T) {
+		check(t, func(p []byte) bool { return faults(address(p)) })
+	})
+	withSlots(t, func(t *testing.T) {
+		mustNew(t, 64) // keeps the slab
+		check(t, func(p []byte) bool { return bytes.Equal(p, make([]byte, 64)) })
+	})
+	p := []byte("0123456789abcdef")
+	if Wipe(p); !bytes.Equal(p, make([]byte, 16)) {
 		t.Errorf("after Wipe(bytes): %x", p)
 	}
-	addr := uintptr(unsafe.Pointer(&p[0]))
-	b.Wipe()
-	if b.Bytes() != nil || !b.Wiped() {
-		t.Error("Bytes is not nil after Wipe")
-	}
-	if b.Len() != 64 {
-		t.Errorf("Len after Wipe: %d, want 64", b.Len())
-	}
-	if !faults(addr) {
-		t.Error("memory is still accessible after Wipe")
-	}
 }
 
-// Pages are reused, so a new buffer must not begin with the last one's bytes, and
-// no two buffers may get the same page.
+// Memory is reused, so a new buffer must not begin with the last one's bytes, and
+// no two buffers may get the same.
 func TestReusedMemoryIsZeroAndNotShared(t *testing.T) {
-	for range 3 {
-		bufs := make([]*Buffer, 80) // more than are kept idle
-		for i := range bufs {
-			bufs[i] = mustNew(t, 64+i)
-			p := bufs[i].Bytes()
-			if !bytes.Equal(p, make([]byte, 64+i)) {
-				t.Fatalf("buffer %d is not zero", i)
+	each(t, func(t *testing.T) {
+		for range 3 {
+			bufs := make([]*Buffer, 200)
+			for i := range bufs {
+				bufs[i] = mustNew(t, 33+i)
+				p := bufs[i].Bytes()
+				if !bytes.Equal(p, make([]byte, 33+i)) {
+					t.Fatalf("buffer %d is not zero", i)
+				}
+				for j := range p {
+					p[j] = byte(i + 1)
+				}
 			}
-			for j := range p {
-				p[j] = byte(i + 1)
+			for i, b := range bufs {
+				if !bytes.Equal(b.Bytes(), bytes.Repeat([]byte{byte(i + 1)}, 33+i)) {
+					t.Fatalf("buffer %d was overwritten", i)
+				}
+			}
+			for _, b := range bufs {
+				b.Wipe()
 			}
 		}
-		for i, b := range bufs {
-			if !bytes.Equal(b.Bytes(), bytes.Repeat([]byte{byte(i + 1)}, 64+i)) {
-				t.Fatalf("buffer %d was overwritten", i)
-			}
-		}
-		for _, b := range bufs {
-			b.Wipe()
-		}
-	}
+	})
 }
 
 func TestWipeIsIdempotentAndConcurrent(t *testing.T) {
@@ -251,10 +292,17 @@ func smaps(t *testing.T, addr uintptr) map[string]string {
 }
 
 func TestMemoryIsLockedAndOutOfDumpsAndForks(t *testing.T) {
-	t.Run("fresh", func(t *testing.T) { isProtected(t, mustNew(t, 3*os.Getpagesize())) }) // more than is ever kept
-	t.Run("reused", func(t *testing.T) {
-		mustNew(t, 64).Wipe()
-		isProtected(t, mustNew(t, 64))
+	each(t, func(t *testing.T) {
+		t.Run("fresh", func(t *testing.T) { isProtected(t, mustNew(t, 3*os.Getpagesize())) })
+		t.Run("reused", func(t *testing.T) {
+			mustNew(t, 64).Wipe()
+			isProtected(t, mustNew(t, 64))
+		})
+		t.Run("many", func(t *testing.T) {
+			for range 9 { // the second slab is larger, and so is its mapping
+				isProtected(t, mustNew(t, 3000))
+			}
+		})
 	})
 }
 
@@ -277,30 +325,65 @@ func isProtected(t *testing.T, b *Buffer) {
 	}
 }
 
-// With no right to lock memory, New must say what to raise. The limit is lowered
-// in a child: root ignores it, so the child also drops to another user.
-func TestLockFailureNamesTheLimitAndTheWayOut(t *testing.T) {
-	if os.Getenv("SECRET_TEST_CHILD") == "1" {
-		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 0, Max: 0}); err != nil {
+// inChild runs f in a child process that may lock limit bytes and has no right to
+// more, and returns what it printed.
+func inChild(t *testing.T, limit uint64, f func()) string {
+	t.Helper()
+	if os.Getenv("SECRET_TEST_CHILD") == t.Name() {
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 			t.Fatal(err)
 		}
 		if os.Getuid() == 0 {
-			dropIPCLock(t)
+			dropIPCLock(t) // root ignores the limit
 		}
-		_, err := New(64)
-		fmt.Println("result:", err)
-		return
+		fenced = false
+		f()
+		os.Exit(0)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestLockFailureNamesTheLimitAndTheWayOut$")
-	cmd.Env = append(os.Environ(), "SECRET_TEST_CHILD=1")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "SECRET_TEST_CHILD="+t.Name())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("child: %v\n%s", err, out)
 	}
-	for _, want := range []string{"RLIMIT_MEMLOCK is 0 bytes", "ulimit -l", "LimitMEMLOCK=", "CAP_IPC_LOCK"} {
-		if !strings.Contains(string(out), want) {
+	return string(out)
+}
+
+// With no right to lock memory, New must say what to raise.
+func TestLockFailureNamesTheLimitAndTheWayOut(t *testing.T) {
+	out := inChild(t, 0, func() {
+		_, err := New(64)
+		fmt.Println("result:", err)
+	})
+	for _, want := range []string{"RLIMIT_MEMLOCK is 0 bytes", "0 are locked", "ulimit -l", "LimitMEMLOCK=", "CAP_IPC_LOCK"} {
+		if !strings.Contains(out, want) {
 			t.Errorf("error does not name %q:\n%s", want, out)
 		}
+	}
+}
+
+// 64 KiB is what older kernels let a process lock. Slabs grow with what there is,
+// so the last pages must not be out of reach because a large slab is.
+func TestSmallLimitIsUsedToItsLastPage(t *testing.T) {
+	page := os.Getpagesize()
+	out := inChild(t, uint64(16*page), func() {
+		var all []*Buffer
+		var err error
+		for b := (*Buffer)(nil); err == nil; {
+			if b, err = New(64); err == nil {
+				all = append(all, b)
+			}
+		}
+		_, large := New(2000)
+		n := len(all)
+		for _, b := range all {
+			b.Wipe()
+		}
+		_, again := New(2000)
+		fmt.Println("result:", n, err != nil, large != nil, again)
+	})
+	if want := fmt.Sprintf("result: %d true true <nil>", 16*page/128); !strings.Contains(out, want) {
+		t.Errorf("child printed\n%s, want %s", out, want)
 	}
 }
 
@@ -323,11 +406,16 @@ func dropIPCLock(t *testing.T) {
 }
 
 func BenchmarkNewWipe(b *testing.B) {
-	for b.Loop() {
-		s, err := New(64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		s.Wipe()
+	for _, n := range []int{64, 720, 2000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s, err := New(n)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Wipe()
+			}
+		})
 	}
 }
