@@ -1,27 +1,21 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+
+	"keyway/internal/measure"
 )
 
-// An aim is one ratio that the export is built for.
-type aim struct {
-	what, load, wanted string
-	measured           float64
-	met                bool
-}
-
 // aims compares the medians with the aims, as far as their servers were measured.
-func (r *report) aims() (out []aim) {
+func (r *report) aims() (out []measure.Aim) {
 	atLeast := func(what, load, ours, theirs string, want float64) {
 		f, _ := speed(load)
 		a, b := r.median(ours, load, f), r.median(theirs, load, f)
 		if a == 0 || b == 0 {
 			return
 		}
-		out = append(out, aim{what, load, fmt.Sprintf("≥ %.2f", want), a / b, a/b >= want})
+		out = append(out, measure.AtLeast(what, load, a/b, want))
 	}
 	for _, l := range r.Loads {
 		if strings.HasPrefix(l, "fio") || strings.HasPrefix(l, "nbdcopy") {
@@ -66,7 +60,7 @@ func (r *report) aims() (out []aim) {
 				continue
 			}
 			best := slices.Min(peers)
-			out = append(out, aim{"processor time of " + ours + " over the cheapest peer", l, "< 1", a / best, a < best})
+			out = append(out, measure.Below("processor time of "+ours+" over the cheapest peer", l, a/best, 1))
 		}
 	}
 	return out

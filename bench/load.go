@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"keyway/internal/measure"
 	"keyway/test/spawn"
 )
 
@@ -146,15 +147,15 @@ func parseFio(out []byte, read bool) (traffic, error) {
 	return traffic{x.Bytes, x.IOs, x.Runtime / 1e3, x.Clat.Percentile["99.000000"] / 1e3}, nil
 }
 
-func measure(w workload, s *server) (sample, error) {
-	server0, client0, all0, begin := s.cpu(), childrenCPU(), allCPU(), time.Now()
+func runOnce(w workload, s *server) (sample, error) {
+	server0, client0, all0, begin := s.cpu(), measure.ChildrenCPU(), measure.AllCPU(), time.Now()
 	t, err := w.run(s)
 	if err != nil {
 		return sample{}, err
 	}
 	server := s.cpu() - server0
 	wall := time.Since(begin).Seconds()
-	foreign := max(0, allCPU()-all0-server-(childrenCPU()-client0)) / wall
+	foreign := max(0, measure.AllCPU()-all0-server-(measure.ChildrenCPU()-client0)) / wall
 	if t.bytes == 0 || t.seconds == 0 {
 		return sample{}, fmt.Errorf("no traffic")
 	}

@@ -14,10 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"keyway/internal/measure"
 )
 
 type options struct {
@@ -48,7 +49,7 @@ func main() {
 	flag.StringVar(&o.loads, "loads", "", "only workloads whose name contains one of these `words` (comma)")
 	flag.Float64Var(&o.noise, "noise", 0.10, "repeat a run, twice at most, during which other processes used more than this `share` of a processor")
 	flag.BoolVar(&o.json, "json", false, "print every sample as JSON instead of the report")
-	flag.BoolVar(&o.progress, "progress", terminal(os.Stderr), "say on standard error what is being measured")
+	flag.BoolVar(&o.progress, "progress", measure.Terminal(os.Stderr), "say on standard error what is being measured")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || mib < 16 {
 		flag.Usage()
@@ -94,7 +95,7 @@ func run(o options) (err error) {
 		return err
 	}
 	loads := slices.DeleteFunc(workloads(o, l), func(w workload) bool { return !chosen(o.loads, w.name) })
-	r := report{Machine: machine(), Size: o.size, Rounds: o.rounds, Seconds: o.time.Seconds(), Started: time.Now().UTC()}
+	r := report{Machine: measure.Machine(), Size: o.size, Rounds: o.rounds, Seconds: o.time.Seconds(), Started: time.Now().UTC()}
 	for _, s := range servers {
 		r.Servers = append(r.Servers, s.name)
 	}
@@ -110,7 +111,7 @@ func run(o options) (err error) {
 				}
 				var m sample
 				for n := range attempts {
-					again, err := measure(w, s)
+					again, err := runOnce(w, s)
 					if err != nil {
 						return errors.Join(fmt.Errorf("%s on %s: %w", w.name, s.name, err), s.diagnosis())
 					}
@@ -148,24 +149,4 @@ func chosen(words, name string) bool {
 		}
 	}
 	return false
-}
-
-// machine says in a line what the figures were measured on.
-func machine() string {
-	model := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for l := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%s, %d processors, Linux %s, %s", model, runtime.NumCPU(), strings.TrimSpace(string(release)), runtime.Version())
-}
-
-func terminal(f *os.File) bool {
-	i, err := f.Stat()
-	return err == nil && i.Mode()&os.ModeCharDevice != 0
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"keyway/internal/measure"
 )
 
 type report struct {
@@ -26,14 +28,7 @@ func (r *report) median(server, load string, f func(sample) float64) float64 {
 			v = append(v, f(s))
 		}
 	}
-	if len(v) == 0 {
-		return 0
-	}
-	slices.Sort(v)
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
+	return measure.Median(v)
 }
 
 func gbps(s sample) float64   { return s.GBps }
@@ -77,7 +72,7 @@ func (r *report) markdown(w io.Writer) error {
 		base := r.median(nbdkitMemory, l, f)
 		p("| %s, %s |", l, unit)
 		for _, s := range r.Servers {
-			p(" %s", figure(r.median(s, l, f)))
+			p(" %s", measure.Figure(r.median(s, l, f)))
 			if base > 0 && s != nbdkitMemory {
 				p(" (%.2f)", r.median(s, l, f)/base)
 			}
@@ -95,7 +90,7 @@ func (r *report) markdown(w io.Writer) error {
 			p("| %s |", l)
 			for _, s := range r.Servers {
 				if v := r.median(s, l, t.f); v > 0 {
-					p(" %s |", figure(v))
+					p(" %s |", measure.Figure(v))
 				} else {
 					p(" – |")
 				}
@@ -103,28 +98,6 @@ func (r *report) markdown(w io.Writer) error {
 			p("\n")
 		}
 	}
-	if lines := r.aims(); len(lines) > 0 {
-		p("\n## Aims\n\n| aim | workload | wanted | measured | |\n|---|---|---|---|---|\n")
-		met := 0
-		for _, a := range lines {
-			mark := "missed"
-			if a.met {
-				mark = "met"
-				met++
-			}
-			p("| %s | %s | %s | %.2f | %s |\n", a.what, a.load, a.wanted, a.measured, mark)
-		}
-		p("\n%d of %d aims met.\n", met, len(lines))
-	}
+	measure.WriteAims(w, r.aims())
 	return nil
-}
-
-func figure(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"keyway/internal/measure"
 	"keyway/test/spawn"
 )
 
@@ -61,6 +62,9 @@ func (s *server) launch(env []string, ready *spawn.Notify, argv ...string) error
 	}
 	return nil
 }
+
+// cpu returns the processor seconds that the server has used.
+func (s *server) cpu() float64 { return measure.ProcessCPU(s.cmd.Process.Pid) }
 
 func (s *server) stop() {
 	if s.exited == nil {

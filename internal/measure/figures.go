@@ -21,9 +21,12 @@ func Median(v []float64) float64 {
 	return v[n/2]
 }
 
-// Figure prints v with three digits that tell something.
+// Figure prints v, 0 or more, with two or three digits that tell something, in
+// at most five columns up to 99999.
 func Figure(v float64) string {
 	switch {
+	case v > 0 && v < 0.0995:
+		return fmt.Sprintf("%.3f", v)
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:

@@ -142,3 +142,14 @@ func TestMedian(t *testing.T) {
 		}
 	}
 }
+
+func TestFigure(t *testing.T) {
+	for _, tc := range []struct {
+		v    float64
+		want string
+	}{{0, "0.00"}, {0.0042, "0.004"}, {0.0994, "0.099"}, {0.0996, "0.10"}, {1.006, "1.01"}, {13.94, "13.9"}, {128.4, "128"}} {
+		if have := Figure(tc.v); have != tc.want {
+			t.Errorf("%v: %q, want %q", tc.v, have, tc.want)
+		}
+	}
+}
