@@ -21,3 +21,10 @@ require (
 	github.com/klauspost/compress v1.20.3
 	github.com/klauspost/cpuid/v2 v2.4.2
 )
+
+// Test oracles and peers of benchmarks; the product links none of them.
+require (
+	github.com/emmansun/gmsm v0.30.1
+	golang.org/x/crypto v0.58.0
+	lukechampine.com/adiantum v1.1.1
+)
