@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -123,6 +124,18 @@ func (k *Key) String() string { return fmt.Sprintf("%q (%v)", k.name, k.cfg) }
 func (k *Key) Program(h Holder, use func(bytes []byte) error) error {
 	if err := k.hold(h); err != nil {
 		return err
+	}
+	return use(k.bytes.Bytes())
+}
+
+// Use calls use with the bytes of k, which are valid until use returns, for a
+// holder of k that has not confirmed an eviction: also while one waits for it.
+func (k *Key) Use(h Holder, use func(bytes []byte) error) error {
+	k.mu.Lock()
+	held := slices.Contains(k.holders, h)
+	k.mu.Unlock()
+	if !held {
+		return ErrKeyEvicted
 	}
 	return use(k.bytes.Bytes())
 }

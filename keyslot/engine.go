@@ -23,7 +23,8 @@ type Engine interface {
 	// Profile is the set of configs that Program takes. It is constant.
 	Profile() blkcrypto.Profile
 
-	// Slots is the number of keyslots, constant and at least 1.
+	// Slots is the number of keyslots, constant and at least 1; 0 if the engine is
+	// Slotless.
 	Slots() int
 
 	// Program puts a key into a slot, over whatever is there. key is valid

@@ -20,6 +20,9 @@ func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Plac
 	if m.engine == nil {
 		return m.pass.evictKey(ctx, k)
 	}
+	if m.direct.engine != nil {
+		return m.evictDirect(ctx, k)
+	}
 	p := blkcrypto.Place{Holder: m.Name(), Detail: "in no keyslot"}
 	if !m.leave(k) {
 		return p
@@ -115,6 +118,12 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.closed = true
 	m.pump()
 	m.mu.Unlock()
+	if m.direct.engine != nil {
+		if p := m.evictDirect(ctx, nil); p.Err != nil {
+			return fmt.Errorf("%s: %w", p.Holder, p.Err)
+		}
+		return nil
+	}
 
 	var errs []error
 	for i := range m.slots {

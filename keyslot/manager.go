@@ -18,6 +18,7 @@ import (
 type Manager struct {
 	engine  Engine // nil: passthrough
 	pass    passthrough
+	direct  directs           // of an engine without slots
 	profile blkcrypto.Profile // the engine's
 	slots   []slot
 
@@ -78,12 +79,12 @@ func (s *slot) ref() bool {
 	}
 }
 
-// New returns a manager of e's slots. e belongs to it: nobody else may
-// program or evict.
+// New returns a manager of e's slots, of which there are none if e is Slotless. e
+// belongs to it: nobody else may program or evict.
 func New(e Engine) *Manager {
 	n := e.Slots()
 	if n < 1 {
-		panic("keyslot: an engine without slots needs no manager of slots")
+		return newDirect(e)
 	}
 	m := &Manager{
 		engine: e, profile: e.Profile(), slots: make([]slot, n),
@@ -96,6 +97,18 @@ func New(e Engine) *Manager {
 	m.clock.Store(1) // no slot has been released yet: their ticks are 0
 	m.open.Store(true)
 	return m
+}
+
+func newDirect(e Engine) *Manager {
+	direct, ok := e.(Slotless)
+	if !ok {
+		panic("keyslot: an engine with neither slots nor requests that bring their keys")
+	}
+	return &Manager{
+		engine: e, profile: e.Profile(), leaving: map[uint64]int{},
+		table:  make([]atomic.Pointer[slot], 1),
+		direct: directs{engine: direct, slots: map[uint64]*slot{}, changed: make(chan struct{})},
+	}
 }
 
 // Profile is the set of configs that the engine supports.
@@ -159,6 +172,10 @@ func (s Slot) Put() {
 	if s.s == nil {
 		return
 	}
+	if s.s.number == unnumbered {
+		s.m.putDirect(s.s)
+		return
+	}
 	// Before the reference goes: an idle slot is chosen by its tick. The slot
 	// that was released last needs no newer one.
 	if s.s.released.Load() != s.m.clock.Load() {
@@ -169,6 +186,9 @@ func (s Slot) Put() {
 
 // Crypt transforms data units with the key in the slot, as Engine.Crypt does.
 func (s Slot) Crypt(d Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
+	if s.s.number == unnumbered {
+		return s.m.cryptDirect(s.s, d, dun, dst, src)
+	}
 	return s.m.engine.Crypt(s.s.number, d, dun, dst, src)
 }
 

@@ -46,6 +46,9 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 	if m.engine == nil {
 		return m.pass.get(k)
 	}
+	if m.direct.engine != nil {
+		return m.getDirect(ctx, k, nowait)
+	}
 	if err := m.check(k); err != nil {
 		return Slot{}, err
 	}

@@ -18,6 +18,10 @@ func (m *Manager) Reset(lose func()) error {
 	if m.engine == nil {
 		panic("keyslot: reset of a manager without slots")
 	}
+	if m.direct.engine != nil {
+		lose() // there is nothing to put back
+		return nil
+	}
 	m.take(&waiter{kind: wantEngine})
 	for i := range m.slots {
 		m.take(&waiter{kind: wantForReset, slot: &m.slots[i]})

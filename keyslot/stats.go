@@ -4,8 +4,8 @@ import "keyway/blkcrypto"
 
 // Stats counts what a manager did and says how its slots are.
 type Stats struct {
-	Slots       int // in all; 0 for passthrough
-	Resident    int // slots that hold a key, or may
+	Slots       int // in all; 0 for passthrough and for an engine without slots
+	Resident    int // slots that hold a key, or may; without slots: keys that requests use
 	Busy        int // slots that requests use, or that are being programmed
 	Quarantined int // slots that the engine could not empty
 	Programs    uint64
@@ -31,12 +31,14 @@ func (m *Manager) Stats() Stats {
 			st.Busy++
 		}
 	}
+	st.Resident += len(m.direct.slots)
+	st.Busy += len(m.direct.slots)
 	return st
 }
 
 // A Resident is a key that is in a slot, or may be.
 type Resident struct {
-	Slot        int
+	Slot        int    // -1: the engine has no slots, and requests bring the key
 	Key         string // its name
 	ID          uint64
 	Requests    int64  // that use it now
@@ -54,6 +56,9 @@ func (m *Manager) Residents() []Resident {
 		for _, k := range s.holds {
 			all = append(all, s.resident(k))
 		}
+	}
+	for _, s := range m.direct.slots {
+		all = append(all, s.resident(s.key.Load()))
 	}
 	return all
 }

@@ -5,12 +5,10 @@ package soft
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"keyway/blkcrypto"
 	"keyway/block"
-	"keyway/internal/arena"
 	"keyway/internal/cipher"
 	"keyway/keyslot"
 )
@@ -34,13 +32,7 @@ type Engine struct {
 // Program and Evict away from slots in use, so a plain read would do; the
 // pointer is atomic to let the race detector prove that.
 type programmed struct {
-	cipher atomic.Pointer[unitCipher]
-}
-
-type unitCipher struct {
-	cipher.Cipher
-	config blkcrypto.Config
-	unit   int // bytes
+	cipher atomic.Pointer[cipher.Units]
 }
 
 // New returns an engine with n slots that takes every mode that software has.
@@ -67,14 +59,11 @@ func (e *Engine) Slots() int { return len(e.slots) }
 
 // Program expands key into the slot.
 func (e *Engine) Program(slot int, c blkcrypto.Config, key []byte) error {
-	if c.KeyType != blkcrypto.Raw {
-		return fmt.Errorf("a %v key has no software form", c.KeyType)
-	}
-	made, err := cipher.New(c.Mode, c.DataUnitSize, key)
+	made, err := cipher.NewUnits(c, key)
 	if err != nil {
 		return err
 	}
-	e.put(slot, &unitCipher{made, c, c.DataUnitSize})
+	e.put(slot, made)
 	return nil
 }
 
@@ -84,7 +73,7 @@ func (e *Engine) Evict(slot int) error {
 	return nil
 }
 
-func (e *Engine) put(slot int, c *unitCipher) {
+func (e *Engine) put(slot int, c *cipher.Units) {
 	if old := e.slots[slot].cipher.Swap(c); old != nil {
 		old.Wipe()
 	}
@@ -101,58 +90,5 @@ func (e *Engine) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, sr
 	if c == nil {
 		return ErrEmpty
 	}
-	if src.Len()&(c.unit-1) != 0 || dst.Len() != src.Len() {
-		return fmt.Errorf("%w: %d bytes into %d are not whole data units of %d", block.ErrInvalid, src.Len(), dst.Len(), c.unit)
-	}
-	from, ok := src.Contiguous()
-	to, ok2 := dst.Contiguous()
-	if ok && ok2 {
-		c.run(d, dun, to, from)
-		return nil
-	}
-	return c.scattered(d, dun, dst, src)
-}
-
-// run transforms contiguous data units. The ciphers number them one by one;
-// where the config does otherwise each unit is a run of its own.
-func (c *unitCipher) run(d keyslot.Direction, dun blkcrypto.DUN, dst, src []byte) {
-	if c.config.Numbering == blkcrypto.ByUnit {
-		c.transform(d, dun, dst, src)
-		return
-	}
-	for n := c.unit; len(src) > 0; src, dst = src[n:], dst[n:] {
-		c.transform(d, dun, dst[:n], src[:n])
-		dun = c.config.DUN(dun, int64(n))
-	}
-}
-
-func (c *unitCipher) transform(d keyslot.Direction, dun blkcrypto.DUN, dst, src []byte) {
-	if d == keyslot.Encrypt {
-		c.Encrypt(dst, src, dun)
-	} else {
-		c.Decrypt(dst, src, dun)
-	}
-}
-
-// scattered takes the longest run of whole data units that is contiguous on
-// both sides, or gathers the one unit that is not.
-func (c *unitCipher) scattered(d keyslot.Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
-	bounce := arena.Get(c.unit)
-	defer bounce.Put()
-	for src.Len() > 0 {
-		from, to := src.Front(), dst.Front()
-		n := min(len(from), len(to)) &^ (c.unit - 1)
-		if n > 0 {
-			c.run(d, dun, to[:n], from[:n])
-		} else {
-			n = c.unit
-			b := bounce.Bytes()
-			src.Slice(0, n).CopyTo(b)
-			c.run(d, dun, b, b)
-			dst.Slice(0, n).CopyFrom(b)
-		}
-		dun = c.config.DUN(dun, int64(n))
-		src, dst = src.Slice(n, src.Len()-n), dst.Slice(n, dst.Len()-n)
-	}
-	return nil
+	return c.Crypt(bool(d), dun, dst, src)
 }

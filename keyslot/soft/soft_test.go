@@ -13,6 +13,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/cipher"
 	"keyway/internal/secret"
 	"keyway/keyslot"
 )
@@ -34,7 +35,7 @@ func TestWhateverLeavesASlotIsWiped(t *testing.T) {
 		"program": func(e *Engine) error { return e.Program(1, conf, key) },
 	} {
 		e, w := New("cpu", 3), &watched{}
-		e.put(1, &unitCipher{w, conf, 512})
+		e.put(1, &cipher.Units{Cipher: w, Config: conf})
 		if err := leave(e); err != nil || w.wipes != 1 {
 			t.Errorf("%s: %v, %d wipes, want 1", name, err, w.wipes)
 		}
