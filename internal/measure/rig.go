@@ -3,9 +3,12 @@ package measure
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"keyway/blkcrypto"
 	"keyway/internal/cipher"
@@ -42,7 +45,7 @@ func aligned(n int) []byte {
 }
 
 // Crypt measures a cipher on runs of size bytes by so many cores at once, each on
-// memory of its own, for about d: bytes a second of them all.
+// memory of its own, for about d: bytes a second of them all, as Rate counts.
 func (r *Rig) Crypt(ctx context.Context, c cipher.Cipher, decrypt bool, size, cores int, d time.Duration) float64 {
 	op := c.Encrypt
 	if decrypt {
@@ -87,9 +90,13 @@ func (r *Rig) Rounds(ctx context.Context, bits, cores int, d time.Duration) floa
 	return 0
 }
 
-// Rate calls the functions that start makes, one for each core on a goroutine of
-// its own, again and again for about d, once at least, and returns how many calls
-// a second they made together. It ends early when ctx does.
+// Rate calls the functions that start makes, one for each core on a thread of its
+// own, again and again for about d, once at least, and returns how many calls in a
+// second of processor time they made together: what they would have done had each
+// thread a core to itself. It ends early when ctx does.
+//
+// Processor time and not the clock on the wall, because other processes then cost
+// the measurement little more than its caches.
 func Rate(ctx context.Context, cores int, d time.Duration, start func(core int) func()) float64 {
 	if cores == 1 {
 		return repeat(ctx, d, start(0))
@@ -113,31 +120,38 @@ func Rate(ctx context.Context, cores int, d time.Duration, start func(core int) 
 	return sum
 }
 
-// look is how long calls go on between two looks at the clock: the clock costs
-// next to nothing then, and the end is not missed by much.
+// look is how long calls go on between two looks at the clocks: these cost next to
+// nothing then, and the end is not missed by much.
 const look = 50 * time.Microsecond
 
 func repeat(ctx context.Context, d time.Duration, f func()) float64 {
-	begin := time.Now()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	end, begin := time.Now().Add(d), ThreadCPU()
 	f() // warms caches; not counted, unless it takes all the time there is
-	first := time.Since(begin)
-	if first >= d {
-		return 1 / first.Seconds()
+	if first := ThreadCPU() - begin; !time.Now().Before(end) {
+		return 1 / max(first, time.Nanosecond).Seconds()
 	}
-	begin = time.Now()
+	begin = ThreadCPU()
 	for n, batch := 0, 1; ; {
 		for range batch {
 			f()
 		}
 		n += batch
-		took := time.Since(begin)
-		if took >= d || ctx.Err() != nil {
-			return float64(n) / took.Seconds()
+		used := max(ThreadCPU()-begin, time.Nanosecond)
+		if !time.Now().Before(end) || ctx.Err() != nil {
+			return float64(n) / used.Seconds()
 		}
-		if each := took / time.Duration(n); each < look {
-			batch = max(1, min(int(look/max(each, 1)), 2*n))
-		} else {
-			batch = 1
-		}
+		each := max(used/time.Duration(n), time.Nanosecond)
+		batch = max(1, min(int(look/each), 2*n))
 	}
+}
+
+// ThreadCPU is the processor time of this thread, which the caller has locked.
+func ThreadCPU() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		panic("measure: the clock of a thread: " + err.Error())
+	}
+	return time.Duration(t.Nano())
 }
