@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test fuzz soak bench bench-stack bench-nbd lint fmt clean tools help
+.PHONY: all build run test fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
 
 all: build
 
@@ -32,7 +32,7 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 soak: ## the endurance tests with the race detector for SOAK (10m) each
 	KEYWAY_SOAK=$(or $(SOAK),10m) KEYWAY_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Reload|KillNine' ./test/foreign
 
-bench: bench-stack bench-nbd ## both reports below
+bench: bench-stack bench-nbd bench-ciphers ## the three reports below
 
 bench-stack: ## cost of the layers: ns and allocations per request
 	$(GO) test -run '^$$' -bench . -benchmem ./...
@@ -40,6 +40,13 @@ bench-stack: ## cost of the layers: ns and allocations per request
 bench-nbd: build ## NBD export against nbdkit and qemu-nbd, ratios of one run; ARGS="-rounds 1 -time 0.5s"
 	scripts/install-tools
 	$(GO) run ./bench -keyway bin/keyway $(ARGS)
+
+bench-ciphers: ## data-unit ciphers against OpenSSL, libgcrypt and Go packages; ARGS="-modes XTS -rounds 3"
+	scripts/install-tools
+	$(GO) run ./bench/ciphers $(ARGS)
+
+bench-parallel: ## whether one request should be split over cores, and from what size
+	$(GO) run ./bench/ciphers -parallel $(ARGS)
 
 lint: ## vet and staticcheck
 	$(GO) vet ./...
