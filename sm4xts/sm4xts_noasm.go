@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package sm4xts
+
+import "keyway/internal/dataunit"
+
+func native() []dataunit.Impl[opener] { return nil }
