@@ -16,6 +16,7 @@ type Leaf struct {
 	Text     string       // what status shows: the backend's URI
 	Engine   *keyslot.Manager
 	Fallback *keyslot.Manager
+	Closing  func() // called once before the engine gives its keys back; may be nil
 }
 
 // NewLeaf returns a device over a backend, with an inline engine in front if
@@ -26,6 +27,9 @@ func NewLeaf(name string, l Leaf, o Options) (*Mapped, error) {
 	i := l.Dev.Info()
 	size := i.Size &^ int64(max(i.LogicalBlock, 1<<sectorShift)-1)
 	if size <= 0 {
+		if l.Closing != nil {
+			l.Closing()
+		}
 		return nil, errors.Join(fmt.Errorf("device %q: %s has %d bytes, not one block", name, l.Text, i.Size), l.Dev.Close())
 	}
 	dev := l.Dev
@@ -34,7 +38,7 @@ func NewLeaf(name string, l Leaf, o Options) (*Mapped, error) {
 	}
 	t := &Table{readOnly: i.ReadOnly}
 	typ := TargetType{Name: "leaf", Features: PassesCrypto}
-	t.rows = append(t.rows, newRow(0, size, typ, &leaf{Device: dev, text: l.Text, engine: l.Engine, size: size}, &Builder{}))
+	t.rows = append(t.rows, newRow(0, size, typ, &leaf{Device: dev, text: l.Text, engine: l.Engine, size: size, closing: l.Closing}, &Builder{}))
 	if err := t.complete(l.Fallback); err != nil {
 		return nil, errors.Join(err, t.Close(context.Background()))
 	}
@@ -52,6 +56,8 @@ type leaf struct {
 	text   string
 	engine *keyslot.Manager
 	size   int64
+
+	closing func()
 }
 
 func (l *leaf) Under() []block.Span { return []block.Span{{Dev: l.Device, Len: l.size}} }
@@ -65,6 +71,9 @@ func (l *leaf) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent
 
 // Close takes all keys out of the engine, then closes the backend.
 func (l *leaf) Close() error {
+	if l.closing != nil {
+		l.closing()
+	}
 	var err error
 	if l.engine != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

@@ -66,7 +66,7 @@ func (c *cli) create() *cobra.Command {
 	f.StringVar(&table, "table", "", "`file` with the table, - for standard input")
 	f.StringVar(&backend, "backend", "", "`URI` of the backend, or a path that starts with / or ./")
 	f.StringVar(&bytes, "size", "", "`size` of the device; an absent file is made, sparse")
-	f.StringVar(&engine, "engine", "", "inline engine in front: none, or cpu[?slots=N]")
+	f.StringVar(&engine, "engine", "", "inline engine in front: none, cpu[?slots=N], or an emulated controller: ufs, cqhci or fmp[?OPTION=VALUE&...]")
 	f.StringVar(&uuid, "uuid", "", "identifier, shown by info")
 	f.BoolVar(&readOnly, "read-only", false, "refuse writes")
 	return c.withTimeout(cmd, giveUp)

@@ -25,6 +25,7 @@ import (
 	"keyway/control"
 	"keyway/dm"
 	"keyway/keyslot"
+	"keyway/keyslot/emul"
 	"keyway/keyslot/soft"
 	"keyway/keystore"
 
@@ -69,6 +70,7 @@ type Daemon struct {
 	exports   []*export
 	servers   map[string]*nbdServer
 	configKey map[string]bool // keys that the configuration declares
+	emulated  *emul.Hardware  // made with the first engine that needs it
 	closing   bool
 }
 

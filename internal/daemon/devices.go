@@ -120,7 +120,11 @@ func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create b
 	if err != nil {
 		return nil, err
 	}
-	m, err := dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: engine.manager(s.Name), Fallback: d.fallback}, d.options(v))
+	slots, stop, err := d.makeEngine(engine, s.Name)
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	m, err := dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: slots, Fallback: d.fallback, Closing: stop}, d.options(v))
 	if u, ok := dev.(interface{ Unmake() }); ok {
 		if err != nil {
 			u.Unmake()

@@ -5,13 +5,9 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"keyway/dm"
-	"keyway/internal/nearest"
-	"keyway/keyslot"
-	"keyway/keyslot/soft"
 )
 
 // checkName refuses what could not be told from a number, a path or a backend
@@ -134,55 +130,6 @@ func renameInTable(text, from, to string) string {
 		}
 	}
 	return b.String()
-}
-
-// An engineSpec is a parsed --engine.
-type engineSpec struct {
-	name  string
-	slots int
-}
-
-// parseEngine reads NAME[?k=v&...]. The empty text is "none".
-func parseEngine(text string) (engineSpec, error) {
-	name, query, _ := strings.Cut(text, "?")
-	e := engineSpec{name: name, slots: soft.DefaultSlots}
-	switch name {
-	case "", "none":
-		e.name = "none"
-	case "cpu":
-	default:
-		return e, fmt.Errorf("engine %q does not exist%s", name, didYouMean(name, []string{"none", "cpu"}))
-	}
-	for pair := range strings.SplitSeq(query, "&") {
-		if pair == "" {
-			continue
-		}
-		key, value, _ := strings.Cut(pair, "=")
-		if e.name != "cpu" || key != "slots" {
-			known := "it has no options"
-			if e.name == "cpu" {
-				known = "known: slots"
-				if nearest.Of(key, []string{"slots"}) != "" {
-					known = "did you mean \"slots\"?"
-				}
-			}
-			return e, fmt.Errorf("engine %q has no option %q (%s)", e.name, key, known)
-		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > 65536 {
-			return e, fmt.Errorf("engine %q: option \"slots\": %q is not a number from 1 to 65536", e.name, value)
-		}
-		e.slots = n
-	}
-	return e, nil
-}
-
-// manager makes the engine for the leaf device called name; nil for none.
-func (e engineSpec) manager(name string) *keyslot.Manager {
-	if e.name == "none" {
-		return nil
-	}
-	return keyslot.New(soft.New(fmt.Sprintf("engine %s of device %q", e.name, name), e.slots))
 }
 
 // A listenAddr is where a server listens.
