@@ -1,0 +1,240 @@
+// Command emulated runs the tests of packages on machines that are not at hand:
+// on an Ice Lake with AVX-512, VAES and GFNI by booting Linux in Bochs, and on
+// an ARMv8 by QEMU's user-mode emulation. scripts/test-emulated builds and calls
+// it, in the root of the repository.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"keyway/test/emulated/report"
+)
+
+//go:embed boot/rom.s
+var romSource []byte
+
+const usage = `usage: scripts/test-emulated [FLAGS] avx512|arm64|all [PACKAGE...] [-- TEST FLAGS]
+
+Runs the tests of the packages (all subjects in test/emulated/packages.go unless
+named) on an emulated machine. Without test flags: -test.short.
+
+`
+
+var (
+	limit   = flag.Duration("timeout", 10*time.Minute, "for each machine, from boot to the last test")
+	verbose = flag.Bool("v", false, "print the output of tests that pass too")
+	keep    = flag.Bool("keep", false, "keep the directory with the machine's files and logs")
+	tmp     = flag.String("tmp", "", "directory to work in, removed at the end")
+)
+
+func main() {
+	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ok, err := run(ctx, flag.Args())
+	stop()
+	if *keep {
+		fmt.Fprintln(os.Stderr, "test-emulated: kept", *tmp)
+	} else {
+		os.RemoveAll(*tmp)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "test-emulated: error:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+// machines are what can be asked for.
+var machines = map[string]func(context.Context, *batch) error{"avx512": avx512, "arm64": arm64}
+
+// A batch is the packages to test on one machine.
+type batch struct {
+	machine string
+	tmp     string
+	jobs    []report.Job // Bin and Dir are of this host
+	left    []report.Job // without a result
+	failed  bool
+}
+
+func run(ctx context.Context, args []string) (bool, error) {
+	if len(args) == 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if *tmp == "" {
+		return false, errors.New("no -tmp: call scripts/test-emulated")
+	}
+	names := []string{args[0]}
+	if args[0] == "all" {
+		names = []string{"avx512", "arm64"}
+	}
+	packages, flags := args[1:], []string{"-test.short"}
+	if i := slices.Index(packages, "--"); i >= 0 {
+		packages, flags = packages[:i], packages[i+1:]
+	}
+	var wg sync.WaitGroup
+	errs, oks := make([]error, len(names)), make([]bool, len(names))
+	for i, name := range names {
+		if machines[name] == nil {
+			return false, fmt.Errorf("no machine %q: there are avx512, arm64, all", name)
+		}
+		wg.Go(func() { oks[i], errs[i] = test(ctx, name, packages, flags) })
+	}
+	wg.Wait()
+	return !slices.Contains(oks, false), errors.Join(errs...)
+}
+
+// test runs the tests of packages on one machine and prints the verdicts.
+func test(ctx context.Context, machine string, packages, flags []string) (bool, error) {
+	b := &batch{machine: machine, tmp: filepath.Join(*tmp, machine)}
+	if err := os.MkdirAll(filepath.Join(b.tmp, "bin"), 0o755); err != nil {
+		return false, err
+	}
+	if err := b.build(ctx, packages, flags); err != nil {
+		return false, err
+	}
+	b.left = slices.Clone(b.jobs)
+	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("not done after %v", *limit))
+	defer cancel()
+	err := machines[machine](ctx, b)
+	for _, j := range b.left {
+		fmt.Printf("FAIL  %s %s: no result\n", machine, j.Package)
+		b.failed = true
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", machine, err)
+	}
+	return !b.failed, err
+}
+
+var printing sync.Mutex
+
+// done prints the verdict on the next job.
+func (b *batch) done(r report.Result) {
+	j := b.left[0]
+	b.left = b.left[1:]
+	why, ok := r.OK(j.Names)
+	printing.Lock()
+	defer printing.Unlock()
+	os.Stdout.Write(r.Output)
+	if !ok {
+		b.failed = true
+		fmt.Printf("FAIL  %s %s: %s", b.machine, j.Package, why)
+	} else {
+		fmt.Printf("ok    %s %s", b.machine, j.Package)
+	}
+	fmt.Printf(": %d passed, %d failed, %d skipped, %.1f s", r.Passed, r.Failed, len(r.Skipped), r.Seconds)
+	for _, n := range j.Names {
+		fmt.Printf(", %s %d", n, r.Ran[n])
+	}
+	if len(r.Skipped) > 0 {
+		fmt.Printf("; skipped %s", strings.Join(r.Skipped, " "))
+	}
+	fmt.Println()
+}
+
+var goarch = map[string]string{"avx512": "amd64", "arm64": "arm64"}
+
+// build makes the test binaries and the jobs.
+func (b *batch) build(ctx context.Context, packages, flags []string) error {
+	if len(packages) == 0 {
+		for _, s := range subjects {
+			packages = append(packages, "./"+s.dir)
+		}
+	}
+	env := append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+goarch[b.machine])
+	command := func(args ...string) ([]byte, error) {
+		c := exec.CommandContext(ctx, "go", args...)
+		c.Env, c.Stderr = env, os.Stderr
+		out, err := c.Output()
+		if err != nil {
+			return nil, fmt.Errorf("go %s: %w", args[0], err)
+		}
+		return out, nil
+	}
+	list, err := command(append([]string{"list", "-f", "{{.ImportPath}} {{.Dir}} {{.Module.Dir}}"}, packages...)...)
+	if err != nil {
+		return err
+	}
+	bin := filepath.Join(b.tmp, "bin")
+	if _, err := command(append([]string{"test", "-c", "-ldflags=-s -w", "-o", bin + "/"}, packages...)...); err != nil {
+		return err
+	}
+	for l := range strings.Lines(string(list)) {
+		f := strings.Fields(l)
+		j := report.Job{Package: f[0], Bin: filepath.Join(bin, filepath.Base(f[0])+".test"), Dir: f[1], Args: flags, Verbose: *verbose}
+		if _, err := os.Stat(j.Bin); err != nil {
+			return fmt.Errorf("%s has no tests", f[0])
+		}
+		rel, err := filepath.Rel(f[2], f[1])
+		if err != nil {
+			return err
+		}
+		if short := slices.Equal(flags, []string{"-test.short"}); short {
+			j.Names = find(rel).impls[b.machine]
+		}
+		j.Env = []string{"PATH=/usr/bin:/bin", "HOME=/tmp", "KEYWAY_REQUIRE_" + strings.ToUpper(filepath.Base(rel)) + "=" + strings.Join(j.Names, " ")}
+		b.jobs = append(b.jobs, j)
+	}
+	return nil
+}
+
+// avx512 runs the batch in Bochs.
+func avx512(ctx context.Context, b *batch) error {
+	vmlinuz, err := exec.CommandContext(ctx, "bash", "-c", "test/oracle/build-kernel.sh stock >&2 && . test/oracle/env.sh && echo -n $ORACLE_DIR/kernels/stock/vmlinuz").Output()
+	if err != nil {
+		return fmt.Errorf("get the stock kernel: %w", err)
+	}
+	guest := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", filepath.Join(b.tmp, "guest"), "./test/emulated/guest")
+	guest.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := guest.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the guest: %w\n%s", err, out)
+	}
+	var a archive
+	if err := a.copy("init", filepath.Join(b.tmp, "guest")); err != nil {
+		return err
+	}
+	var jobs []report.Job
+	for _, j := range b.jobs {
+		bin, dir := "bin/"+filepath.Base(j.Bin), "src/"+strings.TrimPrefix(j.Package, "keyway/")
+		if err := a.copy(bin, j.Bin); err != nil {
+			return err
+		}
+		if err := a.sources(dir, j.Dir); err != nil {
+			return err
+		}
+		j.Bin, j.Dir, j.Env = "/"+bin, "/"+dir, append(j.Env, goDebug)
+		jobs = append(jobs, j)
+	}
+	text, err := json.Marshal(jobs)
+	if err != nil {
+		return err
+	}
+	a.file("jobs.json", 0o644, text)
+	return runBochs(ctx, b.tmp, string(vmlinuz), a.end(), len(jobs), b.done)
+}
+
+// arm64 runs the batch in QEMU, on this kernel.
+func arm64(ctx context.Context, b *batch) error {
+	for _, j := range b.jobs {
+		r := report.Run(ctx, j, "qemu-aarch64-static", "-cpu", "max")
+		b.done(r)
+	}
+	return nil
+}
