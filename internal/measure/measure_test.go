@@ -15,8 +15,8 @@ import (
 func TestEveryModeThatSoftwareHasIsMeasured(t *testing.T) {
 	for _, m := range blkcrypto.Modes() {
 		all := Subjects(m)
-		if have, want := len(all) > 0, cipher.Supported(m); have != want {
-			t.Errorf("%v: measured: %v, in internal/cipher: %v: add its package to families", m, have, want)
+		if cipher.Supported(m) && len(all) == 0 {
+			t.Errorf("%v is not measured: add its package to families", m)
 		}
 		used := 0
 		for _, s := range all {
@@ -33,6 +33,9 @@ func TestEveryModeThatSoftwareHasIsMeasured(t *testing.T) {
 // All implementations of a mode are the same cipher as the product's.
 func TestSubjectsAreTheProductsCiphers(t *testing.T) {
 	for _, m := range blkcrypto.Modes() {
+		if !cipher.Supported(m) {
+			continue
+		}
 		for _, s := range Subjects(m) {
 			key := make([]byte, m.KeySize())
 			for i := range key {

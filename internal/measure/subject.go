@@ -10,6 +10,7 @@ import (
 	"keyway/blkcrypto"
 	"keyway/internal/cipher"
 	"keyway/internal/secret"
+	"keyway/sm4xts"
 	"keyway/xts"
 )
 
@@ -31,6 +32,7 @@ var families = []struct {
 	open  opener
 }{
 	{[]blkcrypto.Mode{blkcrypto.AES256XTS, blkcrypto.AES128XTS, blkcrypto.AES192XTS}, xts.Implementations, xts.Implementation, dun128(xts.NewWith)},
+	{[]blkcrypto.Mode{blkcrypto.SM4XTS}, sm4xts.Implementations, sm4xts.Implementation, dun128(sm4xts.NewWith)},
 }
 
 // Subjects are the implementations of mode m, the best first; none if software
