@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"keyway/blkcrypto"
 	"keyway/block"
 )
 
@@ -108,26 +107,6 @@ func (t *Table) pathTo(m *Mapped, seen map[*Mapped]bool) []string {
 		}
 	}
 	return nil
-}
-
-// publishProfile makes what the live table serves natively known to every
-// device above. A request that meets an older profile is still served, by the
-// fallback of one level or the other. Called with graph.mu held.
-func (m *Mapped) publishProfile() {
-	p := blkcrypto.Profile{}
-	if t := m.live.Load(); t != nil {
-		p = t.profile()
-	}
-	if *m.profile.Load() == p {
-		return
-	}
-	m.profile.Store(&p)
-	m.events.raise()
-	for h := range m.handles {
-		if h.table != nil && h.table.owner != nil && h.table.owner.live.Load() == h.table {
-			h.table.owner.publishProfile()
-		}
-	}
 }
 
 // DeviceName names a device for people.

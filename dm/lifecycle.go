@@ -78,6 +78,7 @@ func (m *Mapped) discard(t *Table) {
 // SuspendOptions change how a device is suspended.
 type SuspendOptions struct {
 	NoFlush bool // do not make completed writes durable
+	Revoke  bool // Reload: evict the wrapped keys that the new table cannot serve
 }
 
 // Suspend stops admitting requests and returns when none is under way below
@@ -142,14 +143,17 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 	if err := next.recheck(); err != nil {
 		return fmt.Errorf("resume of %q: %w", m.Name(), err)
 	}
+	was := m.suspended.Load()
 	if err := m.suspend(ctx, o); err != nil {
 		return err
 	}
-	graph.mu.Lock()
-	m.inactive = nil
-	old := m.live.Swap(next)
-	m.publishProfile()
-	graph.mu.Unlock()
+	old, err := m.swap(ctx, next, o.Revoke)
+	if err != nil {
+		if !was {
+			m.admit()
+		}
+		return fmt.Errorf("resume of %q refused: %w", m.Name(), err)
+	}
 	m.events.raise()
 	m.admit()
 	m.discard(old)

@@ -50,6 +50,7 @@ type Mapped struct {
 	name     string
 	inactive *Table
 	handles  map[*Handle]bool
+	uses     map[*use]bool // keys that were started here
 	leaf     bool
 	removed  bool
 	deferred bool // remove at the last close
@@ -57,7 +58,7 @@ type Mapped struct {
 
 // New returns a device without a table.
 func New(name string, o Options) *Mapped {
-	m := &Mapped{o: o, name: name, control: make(chan struct{}, 1), handles: map[*Handle]bool{}}
+	m := &Mapped{o: o, name: name, control: make(chan struct{}, 1), handles: map[*Handle]bool{}, uses: map[*use]bool{}}
 	m.profile.Store(&blkcrypto.Profile{})
 	m.events.changed = make(chan struct{})
 	m.unaligned = sync.OnceValue(func() block.Device { return block.RMW(held{m}) })
@@ -165,8 +166,6 @@ func (m *Mapped) Under() []block.Span {
 	}
 	return all
 }
-
-func (m *Mapped) cryptoProfile() *blkcrypto.Profile { return m.profile.Load() }
 
 // Name returns the device's name of this moment.
 func (m *Mapped) Name() string {

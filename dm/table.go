@@ -44,11 +44,15 @@ type row struct {
 }
 
 // A profiler knows what contexts the engines beneath it serve.
-type profiler interface{ cryptoProfile() *blkcrypto.Profile }
+type profiler interface {
+	cryptoProfile() *blkcrypto.Profile
+	cryptoProfileIn(*ripple) *blkcrypto.Profile
+}
 
 type fixedProfile blkcrypto.Profile
 
-func (p *fixedProfile) cryptoProfile() *blkcrypto.Profile { return (*blkcrypto.Profile)(p) }
+func (p *fixedProfile) cryptoProfile() *blkcrypto.Profile          { return (*blkcrypto.Profile)(p) }
+func (p *fixedProfile) cryptoProfileIn(*ripple) *blkcrypto.Profile { return (*blkcrypto.Profile)(p) }
 
 func newRow(start, end int64, typ TargetType, target Target, b *Builder) row {
 	i := target.Info()
@@ -232,7 +236,7 @@ func (t *Table) Info() block.Info {
 	sum := block.Info{
 		Size: t.Size(), LogicalBlock: t.block, PhysicalBlock: t.block, ReadOnly: t.readOnly,
 		FUA: block.Native, Discard: block.Native, Zeroes: block.Native, NeverBlocks: true, WritesBlock: true,
-		Crypto: t.profile(),
+		Crypto: t.profile(nil),
 	}
 	for i := range t.rows {
 		r := &t.rows[i]

@@ -82,18 +82,19 @@ func (w *row) native(r *block.Request) bool {
 }
 
 // profile is what the table serves natively, wherever in it a request lies:
-// what every row does, less the data unit sizes that its boundaries cut.
-func (t *Table) profile() blkcrypto.Profile {
+// what every row does, less the data unit sizes that its boundaries cut. The
+// devices beneath are as r has them, or as they are if r is nil.
+func (t *Table) profile(r *ripple) blkcrypto.Profile {
 	p := blkcrypto.Everything()
 	for i := range t.rows {
-		r := &t.rows[i]
-		if r.typ.Features&PassesCrypto == 0 || len(r.profiles) == 0 {
+		w := &t.rows[i]
+		if w.typ.Features&PassesCrypto == 0 || len(w.profiles) == 0 {
 			return blkcrypto.Profile{}
 		}
-		for _, under := range r.profiles {
-			p = p.Intersect(*under.cryptoProfile())
+		for _, under := range w.profiles {
+			p = p.Intersect(*under.cryptoProfileIn(r))
 		}
-		p = p.Dividing(r.start).Dividing(r.chunk)
+		p = p.Dividing(w.start).Dividing(w.chunk)
 	}
 	return p
 }

@@ -1,0 +1,123 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+)
+
+// A use is one StartKey that has not been stopped.
+type use struct {
+	key *blkcrypto.Key
+	by  string
+}
+
+// StartKey declares that requests with k will come to m, as an upper layer does
+// before the first (blk_crypto_start_using_key). by says who, for people.
+//
+// A raw key always can: what no engine beneath serves, software does, whatever
+// tables come and go. A hardware-wrapped key has no software form, so it is refused
+// with block.ErrNoCrypto unless every path beneath serves it now, and from then
+// until stop, or its eviction, no reload of m or of a device beneath takes that
+// away (dm-fscrypt.md, invariant 38). stop may be called again.
+func (m *Mapped) StartKey(k *blkcrypto.Key, by string) (stop func(), err error) {
+	u := &use{k, by}
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	switch c := k.Config(); {
+	case m.removed:
+		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
+	case k.Evicted():
+		return nil, blkcrypto.ErrKeyEvicted
+	case c.KeyType == blkcrypto.HWWrapped && !m.profile.Load().Supports(c):
+		return nil, fmt.Errorf("%w: device %q: no engine beneath takes key %v, and a wrapped key has no software form",
+			block.ErrNoCrypto, m.name, k)
+	}
+	m.uses[u] = true
+	return func() {
+		graph.mu.Lock()
+		defer graph.mu.Unlock()
+		delete(m.uses, u)
+	}, nil
+}
+
+// A Stranded key is one that a reload would leave without an engine.
+type Stranded struct {
+	Device string // on which it was started
+	By     string
+	Key    *blkcrypto.Key
+}
+
+// ErrStrands refuses a reload.
+var ErrStrands = errors.New("the new table cannot serve a wrapped key that is in use")
+
+// A StrandsError is ErrStrands with the keys.
+type StrandsError struct{ Keys []Stranded }
+
+func (e *StrandsError) Error() string {
+	var b strings.Builder
+	for i, s := range e.Keys {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "key %v is in use by %s on device %q and the new table cannot serve it", s.Key, s.By, s.Device)
+	}
+	return b.String()
+}
+
+// Is makes it an ErrStrands.
+func (e *StrandsError) Is(target error) bool { return target == ErrStrands }
+
+// stranded returns the keys in use that r would leave without an engine.
+func (r *ripple) stranded() *StrandsError {
+	var e StrandsError
+	for _, m := range r.order {
+		p := r.now[m]
+		for u := range m.uses {
+			if c := u.key.Config(); c.KeyType == blkcrypto.HWWrapped && !u.key.Evicted() && !p.Supports(c) {
+				e.Keys = append(e.Keys, Stranded{m.name, u.by, u.key})
+			}
+		}
+	}
+	if e.Keys == nil {
+		return nil
+	}
+	return &e
+}
+
+// swap makes next m's live table, with all that follows for the profiles of m and
+// of the devices above, in one step; or nothing is changed. With revoke, keys that
+// stand in the way are evicted first. m is suspended.
+func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table, err error) {
+	for {
+		old, stranded := m.trySwap(next)
+		if stranded == nil {
+			return old, nil
+		}
+		if !revoke {
+			return nil, stranded
+		}
+		for _, s := range stranded.Keys {
+			if _, err := s.Key.Evict(ctx); err != nil {
+				return nil, fmt.Errorf("revoke: %w", err)
+			}
+		}
+	}
+}
+
+func (m *Mapped) trySwap(next *Table) (old *Table, stranded *StrandsError) {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	r := rippleOf(m, next)
+	if stranded := r.stranded(); stranded != nil {
+		return nil, stranded
+	}
+	m.inactive = nil
+	old = m.live.Swap(next)
+	r.commit()
+	return old, nil
+}

@@ -1,0 +1,255 @@
+package dm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+	"keyway/dm"
+	"keyway/internal/dmtest"
+	"keyway/keyslot"
+	"keyway/keyslot/emul"
+)
+
+// A phone has disks whose UFS controllers share their hardware, and one disk
+// without an engine.
+type phone struct {
+	*dmtest.World
+	hardware *emul.Hardware
+	disks    map[string]*dmtest.RAM
+}
+
+const phoneSize = 1 << 20
+
+func newPhone(t *testing.T) *phone {
+	t.Helper()
+	h, err := emul.NewHardware(make([]byte, emul.FuseSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	p := &phone{dmtest.New(t), h, map[string]*dmtest.RAM{}}
+	for name, text := range map[string]string{"ufs0": "ufs", "ufs1": "ufs?slots=2", "raw": "ufs?keys=raw", "plain": ""} {
+		d := dmtest.NewRAM(phoneSize)
+		var m *keyslot.Manager
+		if text != "" {
+			s, err := emul.ParseSpec(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Options.Hardware = h
+			m = keyslot.New(emul.New(name, s.Options))
+		}
+		p.Leaf(name, d, m)
+		p.disks[name] = d
+	}
+	return p
+}
+
+// wrapped makes a prepared key.
+func (p *phone) wrapped(t *testing.T, unit int) *blkcrypto.Key {
+	t.Helper()
+	long, err := p.hardware.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer long.Wipe()
+	eph, err := p.hardware.Prepare(long.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := blkcrypto.NewKey("u7", blkcrypto.Config{Mode: blkcrypto.AES256XTS, KeyType: blkcrypto.HWWrapped, DataUnitSize: unit, DUNBytes: 8}, eph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func over(leaf string) string { return "0 2048 linear " + leaf + " 0" }
+
+// reload replaces the live table of a device.
+func (p *phone) reload(t *testing.T, name, leaf string, o dm.SuspendOptions) error {
+	t.Helper()
+	return p.Device(name).Reload(t.Context(), p.Table(over(leaf)), o)
+}
+
+func withKey(op block.Op, k *blkcrypto.Key, b []byte) block.Request {
+	return block.Request{Op: op, Len: int64(len(b)), Data: block.Bytes(b), Crypt: blkcrypto.Context{Key: k, DUN: blkcrypto.DUN64(5<<32 | 7)}}
+}
+
+// dm-fscrypt.md, invariants 38 and 43: the key in use is on the device two levels
+// above the one that is reloaded.
+func TestShrinkUnderAWrappedKeyIsRefusedAndChangesNothing(t *testing.T) {
+	p := newPhone(t)
+	p.Map("mid", over("ufs0"))
+	top := p.Map("userdata", over("mid"))
+	k := p.wrapped(t, 4096)
+	stop, err := top.StartKey(k, "a file system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Repeat([]byte("wrapped "), 1024)
+	if err := top.Do(t.Context(), withKey(block.OpWrite, k, data)); err != nil {
+		t.Fatal(err)
+	}
+	before, event := p.disks["ufs0"].Bytes(), top.Event()
+	for _, leaf := range []string{"plain", "raw"} {
+		err := p.reload(t, "mid", leaf, dm.SuspendOptions{})
+		if !errors.Is(err, dm.ErrStrands) || !strings.Contains(err.Error(), `key "u7" (AES-256-XTS, hw-wrapped`) ||
+			!strings.Contains(err.Error(), `in use by a file system on device "userdata"`) {
+			t.Errorf("reload onto %s: %v", leaf, err)
+		}
+		st := p.Device("mid").State()
+		if st.Suspended || st.Inactive || !strings.Contains(p.Device("mid").TableText(false, dm.StatusTable), "ufs0") {
+			t.Errorf("after the refusal: %+v", st)
+		}
+		if prof := top.Info().Crypto; top.Event() != event || !prof.Supports(k.Config()) {
+			t.Errorf("event %d, was %d; profile %v", top.Event(), event, prof)
+		}
+	}
+	// Loading changes nothing, and a resume that is refused leaves the table where
+	// it was, for another try.
+	if err := p.Device("mid").Load(t.Context(), p.Table(over("plain"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Device("mid").Resume(t.Context()); !errors.Is(err, dm.ErrStrands) {
+		t.Errorf("resume: %v", err)
+	}
+	if st := p.Device("mid").State(); !st.Inactive || st.Suspended {
+		t.Errorf("after the refused resume: %+v", st)
+	}
+	got := make([]byte, len(data))
+	if err := top.Do(t.Context(), withKey(block.OpRead, k, got)); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("a read afterwards: %v", err)
+	}
+	// To another engine of the same hardware it may move: the same bytes there.
+	if err := p.reload(t, "mid", "ufs1", dm.SuspendOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := top.Do(t.Context(), withKey(block.OpWrite, k, data)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(p.disks["ufs1"].Bytes(), before) {
+		t.Error("two engines of one hardware encrypt differently")
+	}
+	// Nobody uses the key any more (invariant 39).
+	stop()
+	stop()
+	if err := p.reload(t, "mid", "plain", dm.SuspendOptions{}); err != nil {
+		t.Errorf("after the use ended: %v", err)
+	}
+	if err := top.Do(t.Context(), withKey(block.OpRead, k, got)); !errors.Is(err, block.ErrNoCrypto) {
+		t.Errorf("a wrapped key without an engine: %v", err)
+	}
+	// Both engines that had it confirm.
+	r, err := k.Evict(t.Context())
+	if err != nil || len(r.Places) != 2 {
+		t.Errorf("receipt %v, %v", r, err)
+	}
+}
+
+// Invariant 38, with force.
+func TestRevokeEvictsTheKeyAndThenReloads(t *testing.T) {
+	p := newPhone(t)
+	top := p.Map("userdata", over("ufs0"))
+	k, other := p.wrapped(t, 4096), dmtest.NewKey(t, "raw", xts4k, 3)
+	for _, x := range []*blkcrypto.Key{k, other} {
+		if _, err := top.StartKey(x, "a file system"); err != nil {
+			t.Fatal(err)
+		}
+		if err := top.Do(t.Context(), withKey(block.OpWrite, x, make([]byte, 4096))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.reload(t, "userdata", "plain", dm.SuspendOptions{Revoke: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := top.Do(t.Context(), withKey(block.OpRead, k, make([]byte, 4096))); !errors.Is(err, blkcrypto.ErrKeyEvicted) {
+		t.Errorf("the revoked key: %v", err)
+	}
+	if err := top.Do(t.Context(), withKey(block.OpRead, other, make([]byte, 4096))); err != nil {
+		t.Errorf("a raw key beside it: %v", err)
+	}
+	for _, r := range p.Device("ufs0").Engine().Residents() {
+		if r.ID == k.ID() {
+			t.Errorf("the revoked key is in slot %d", r.Slot)
+		}
+	}
+}
+
+// Invariants 41 and 47: growth is seen at once, by what is stacked above too.
+func TestAWrappedKeyStartsWhereAnEngineTakesItAndNowhereElse(t *testing.T) {
+	p := newPhone(t)
+	p.Map("mid", over("plain"))
+	top := p.Map("userdata", over("mid"))
+	k := p.wrapped(t, 4096)
+	if _, err := top.StartKey(k, "a file system"); !errors.Is(err, block.ErrNoCrypto) {
+		t.Errorf("without an engine: %v", err)
+	}
+	if err := p.reload(t, "mid", "ufs0", dm.SuspendOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := top.StartKey(k, "a file system"); err != nil {
+		t.Errorf("after growth beneath: %v", err)
+	}
+	if _, err := top.StartKey(p.wrapped(t, 1024), "a file system"); !errors.Is(err, block.ErrNoCrypto) {
+		t.Errorf("another data unit: %v", err)
+	}
+	if _, err := k.Evict(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := top.StartKey(k, "a file system"); !errors.Is(err, blkcrypto.ErrKeyEvicted) {
+		t.Errorf("an evicted key: %v", err)
+	}
+	// It no longer stands in the way either.
+	if err := p.reload(t, "mid", "plain", dm.SuspendOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Invariant 44 and race 2: whoever wins, a key that has started has an engine.
+func TestStartAndSwapAreOneStepToEachOther(t *testing.T) {
+	p := newPhone(t)
+	p.Map("mid", over("ufs0"))
+	top := p.Map("userdata", over("mid"))
+	var wg sync.WaitGroup
+	started, refused := 0, 0
+	for range 2 {
+		wg.Go(func() {
+			for i := range 60 {
+				leaf := []string{"plain", "ufs0", "raw", "ufs1"}[i%4]
+				if err := p.reload(t, "mid", leaf, dm.SuspendOptions{NoFlush: true}); err != nil && !errors.Is(err, dm.ErrStrands) {
+					t.Errorf("reload: %v", err)
+				}
+			}
+		})
+	}
+	k := p.wrapped(t, 4096)
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		stop, err := top.StartKey(k, "a file system")
+		if err != nil {
+			refused++
+			continue
+		}
+		started++
+		for range 3 {
+			if err := top.Do(context.Background(), withKey(block.OpWrite, k, make([]byte, 4096))); err != nil {
+				t.Fatalf("a started key: %v", err)
+			}
+		}
+		stop()
+	}
+	t.Logf("started %d times, refused %d times", started, refused)
+}
