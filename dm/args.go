@@ -28,6 +28,14 @@ func (a *Args) fail(what, format string, v ...any) {
 // Fail records that the argument last taken, called what, is wrong.
 func (a *Args) Fail(what string, err error) { a.fail(what, "%v", err) }
 
+// FailAt records that argument n, from 1, called what, is wrong: for what is known
+// only after others have been read.
+func (a *Args) FailAt(n int, what string, err error) {
+	if a.err == nil {
+		a.err = fmt.Errorf("%s: argument %d (%s): %w", a.target, n, what, err)
+	}
+}
+
 // String takes the next argument; what says what it should be.
 func (a *Args) String(what string) string {
 	if a.err != nil {

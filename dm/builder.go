@@ -79,6 +79,25 @@ func (b *Builder) Key(ref KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key
 	return k, nil
 }
 
+// StartKey declares that the target will send requests with k to dev, which Open
+// returned: see Mapped.StartKey. by says what kind of target it is.
+func (b *Builder) StartKey(dev block.Device, k *blkcrypto.Key, by string) error {
+	h, ok := dev.(*Handle)
+	if !ok {
+		p := dev.Info().Crypto
+		if c := k.Config(); c.KeyType == blkcrypto.HWWrapped && !p.Supports(c) {
+			return fmt.Errorf("%w: no engine there takes key %v, and a wrapped key has no software form", block.ErrNoCrypto, k)
+		}
+		return nil
+	}
+	stop, err := h.StartKey(k, by)
+	if err != nil {
+		return err
+	}
+	b.release = append(b.release, func(context.Context) error { stop(); return nil })
+	return nil
+}
+
 // undo closes and gives back everything.
 func (b *Builder) undo(ctx context.Context) error {
 	var errs []error

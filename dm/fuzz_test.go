@@ -70,7 +70,7 @@ func FuzzTakeKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		src := []byte(strings.ReplaceAll(text, "%K", key))
 		var taken []string
-		out, err := dm.TakeKeys(src, func(_ string, hex []byte) (dm.KeyRef, error) {
+		out, err := dm.TakeKeys(src, func(_, _ string, hex []byte) (dm.KeyRef, error) {
 			taken = append(taken, string(hex))
 			return dm.KeyRef{Size: len(hex) / 2, Type: "logon", Name: "taken"}, nil
 		})

@@ -491,7 +491,7 @@ func TestErrorsNameTheRowAndTheArgument(t *testing.T) {
 		{"0 36028797018963968 linear a 0", "table row 1: number of sectors 36028797018963968 is beyond 2^63 bytes"},
 		{"0 10 crypt aes-xts-plain64 :64:logon:nosuch 0 a 0", `table row 1: crypt: no key "nosuch"`},
 		{"0 10 crypt aes-xts-plain64 :64:nosort:k 0 a 0", `table row 1: crypt: argument 2 (key): type "nosort" in a key reference is not one of logon, user, trusted, encrypted`},
-		{"0 10 inlinecrypt aes-xts-plain64 :32:logon:k 0 a 0", `table row 1: inlinecrypt: argument 2 (key): a key of 32 bytes does not fit cipher aes-xts-plain64`},
+		{"0 10 inlinecrypt aes-xts-plain64 :32:logon:k 0 a 0", `table row 1: inlinecrypt: argument 2 (key): a key of 32 bytes does not fit cipher aes-xts-plain64 (sizes: [64])`},
 		{"0 16 default-key aes-xts-plain64 :64:logon:k 0 a 0 1 sector_size:4096", `table row 1: default-key: sector_size above 512 needs the option iv_large_sectors`},
 		{"0 10 linear a\\", "table row 1: a backslash at the end quotes nothing"},
 	} {

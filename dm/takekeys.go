@@ -10,7 +10,7 @@ import (
 // a part of src; TakeKeys overwrites them with zeroes as soon as take
 // returns, so that they are in no string and no later copy of the text.
 // Rows that are malformed in other ways are left for Parse to refuse.
-func TakeKeys(src []byte, take func(target string, hex []byte) (KeyRef, error)) (string, error) {
+func TakeKeys(src []byte, take func(target, cipher string, hex []byte) (KeyRef, error)) (string, error) {
 	var out bytes.Buffer
 	row := 0
 	for line := range bytes.Lines(src) {
@@ -26,7 +26,7 @@ func TakeKeys(src []byte, take func(target string, hex []byte) (KeyRef, error)) 
 			continue
 		}
 		key := line[at:end]
-		ref, err := take(target, key)
+		ref, err := take(target, cipherWord(line, words, at), key)
 		clear(key)
 		if err != nil {
 			return "", fmt.Errorf("table row %d: %s: argument %d (key): %w", row, target, types[target].KeyArg, err)
@@ -53,6 +53,16 @@ func keySpan(line []byte, words [][2]int) (at, end int, target string) {
 		return 0, 0, ""
 	}
 	return at, end, target
+}
+
+// cipherWord is the word before the key.
+func cipherWord(line []byte, words [][2]int, key int) string {
+	for i, w := range words {
+		if w[0] == key && i > 0 {
+			return string(line[words[i-1][0]:words[i-1][1]])
+		}
+	}
+	return ""
 }
 
 // wordSpans returns the bounds of the words of a line.

@@ -3,7 +3,10 @@ package dm_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -252,4 +255,62 @@ func TestStartAndSwapAreOneStepToEachOther(t *testing.T) {
 		stop()
 	}
 	t.Logf("started %d times, refused %d times", started, refused)
+}
+
+// What inlinecrypt and default-key write with a wrapped key is AES-256-XTS under the
+// key that all known hardware derives (blkcrypto.md, section 10.4).
+func TestTargetsEncryptWithWrappedKeys(t *testing.T) {
+	inline, err := hex.DecodeString("16317c8fe3133e7aef46bdede2b39f09a81e9fbe0c095f906c5c1341da6eaf17" +
+		"f151e2982f4f14a5495f78761066cafa5ebb995997d3fb5c8678bb394b6b57dc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]string{
+		"inlinecrypt": "0 2048 inlinecrypt aes-xts-plain64 :49:logon:w 8 %s 0 3 sector_size:4096 iv_large_sectors keytype:hw-wrapped",
+		"default-key": "0 2048 default-key aes-xts-plain64 :49:logon:w 8 %s 0 4 allow_discards sector_size:4096 iv_large_sectors wrappedkey_v0",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPhone(t)
+			raw := make([]byte, emul.RawSize)
+			for i := range raw {
+				raw[i] = byte(i)
+			}
+			long, err := p.hardware.Import(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer long.Wipe()
+			eph, err := p.hardware.Prepare(long.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.AddKey("w", bytes.Clone(eph.Bytes()))
+			eph.Wipe()
+			p.Map("mid", over("ufs0"))
+			for _, leaf := range []string{"plain", "raw"} {
+				if _, err := p.Parse(fmt.Sprintf(row, leaf)); !errors.Is(err, block.ErrNoCrypto) {
+					t.Errorf("over %s: %v", leaf, err)
+				}
+			}
+			text := fmt.Sprintf(row, "mid")
+			top := p.Map("vol", text)
+			sorted := func(s string) []string { w := strings.Fields(s); slices.Sort(w); return w }
+			if got := top.TableText(false, dm.StatusTable); !slices.Equal(sorted(got), sorted(text)) {
+				t.Errorf("printed %q, loaded %q", got, text)
+			}
+			p.Table(top.TableText(false, dm.StatusTable)).Close(t.Context())
+			data := bytes.Repeat([]byte("seen"), 2048)
+			dmtest.Write(t, top, 4096, data)
+			want := encrypted(inline, blkcrypto.Config{DataUnitSize: 4096}, blkcrypto.DUN64(2), data)
+			if got := p.disks["ufs0"].Bytes()[4096:][:len(data)]; !bytes.Equal(got, want) {
+				t.Errorf("on the medium %x…, want %x…", got[:8], want[:8])
+			}
+			if err := p.reload(t, "mid", "plain", dm.SuspendOptions{}); !errors.Is(err, dm.ErrStrands) || !strings.Contains(err.Error(), "by target "+name) {
+				t.Errorf("reload beneath the target: %v", err)
+			}
+			if got := dmtest.Read(t, top, 4096, len(data)); !bytes.Equal(got, data) {
+				t.Error("read differs")
+			}
+		})
+	}
 }

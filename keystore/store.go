@@ -162,6 +162,8 @@ func (s *Store) Use(name string, size int, c blkcrypto.Config, weak bool) (*blkc
 		return nil, nil, fmt.Errorf("key %q %w", name, ErrEvicting)
 	case e.bytes == nil:
 		return nil, nil, fmt.Errorf("key %q %w: %s", name, ErrMissing, e.missing)
+	case e.desc.Config.KeyType != c.KeyType:
+		return nil, nil, fmt.Errorf("key %q is %v, and it is used here as %v", name, e.desc.Config.KeyType, c.KeyType)
 	case e.bytes.Len() != size:
 		return nil, nil, fmt.Errorf("key %q has %d bytes, and the reference says %d", name, e.bytes.Len(), size)
 	}

@@ -7,9 +7,9 @@ import (
 	"io"
 	"os"
 
-	"keyway/blkcrypto"
 	"keyway/control"
 	"keyway/dm"
+	"keyway/dm/target"
 	"keyway/internal/daemon"
 	"keyway/internal/secret"
 )
@@ -37,8 +37,8 @@ func (c *cli) withTable(ctx context.Context, device, file string, use func(text 
 			client.EvictKey(context.WithoutCancel(ctx), name, control.EvictKey{Force: true})
 		}
 	}
-	text, err := dm.TakeKeys(raw, func(_ string, digits []byte) (dm.KeyRef, error) {
-		name, size, err := c.addTableKey(ctx, client, device, digits)
+	text, err := dm.TakeKeys(raw, func(typ, cipher string, digits []byte) (dm.KeyRef, error) {
+		name, size, err := c.addTableKey(ctx, client, device, typ, cipher, digits)
 		if err != nil {
 			return dm.KeyRef{}, err
 		}
@@ -94,12 +94,15 @@ func readTable(file string) ([]byte, error) {
 	return nil, fmt.Errorf("table %s: %w", file, err)
 }
 
-// addTableKey gives the key store a key from hex digits, under a new name.
-func (c *cli) addTableKey(ctx context.Context, client *control.Client, device string, digits []byte) (name string, size int, err error) {
-	modes := map[int]blkcrypto.Mode{64: blkcrypto.AES256XTS, 48: blkcrypto.AES192XTS, 32: blkcrypto.AES128XTS, 16: blkcrypto.AES128CBCESSIV}
-	mode, ok := modes[len(digits)/2]
-	if !ok || len(digits)%2 != 0 {
+// addTableKey gives the key store a key from hex digits, under a new name. typ
+// and cipher are the words before it: what kind of target, and what cipher.
+func (c *cli) addTableKey(ctx context.Context, client *control.Client, device, typ, cipher string, digits []byte) (name string, size int, err error) {
+	if len(digits)%2 != 0 {
 		return "", 0, fmt.Errorf("%d characters are neither a key reference :<size>:<type>:<name> nor a key in hex", len(digits))
+	}
+	mode, err := target.ModeOf(typ, cipher, len(digits)/2)
+	if err != nil {
+		return "", 0, err
 	}
 	b, err := secret.New(len(digits) / 2)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"keyway/blkcrypto"
 	"keyway/dm"
 )
 
@@ -22,14 +21,13 @@ var cryptOptions = []string{
 	"same_cpu_crypt", "high_priority", "submit_from_crypt_cpus", "no_read_workqueue", "no_write_workqueue",
 }
 
-// newCrypt makes dm-crypt's target. Like dm-crypt it takes XTS keys of any
-// AES and with equal halves, and counts sectors of 512 bytes unless
+// newCrypt makes dm-crypt's target. Like dm-crypt it takes the ciphers
+// whose modes software has, XTS keys with equal halves too, and counts sectors of 512 bytes unless
 // iv_large_sectors is given. It passes no contexts: it would have to encrypt
 // what is already encrypted.
 func newCrypt(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
-	sizes := map[int]blkcrypto.Mode{32: blkcrypto.AES128XTS, 48: blkcrypto.AES192XTS, 64: blkcrypto.AES256XTS}
 	var given []string
-	e, err := encryptArgs(b, a, sizes, 9, true, func(_ *encrypt, name, _ string) (bool, error) {
+	e, err := encryptArgs(b, a, "crypt", 9, true, func(_ *encrypt, name, _ string) (bool, error) {
 		if !slices.Contains(cryptOptions, name) {
 			return false, nil
 		}

@@ -11,7 +11,7 @@ import (
 func init() {
 	dm.Register(dm.TargetType{
 		Name: "default-key", Features: dm.PassesCrypto | dm.MarkedOnly, KeyArg: 2,
-		Usage: "<cipher> <key> <iv_offset> <device> <start sector> [<#options> allow_discards | sector_size:N | iv_large_sectors]",
+		Usage: "<cipher> <key> <iv_offset> <device> <start sector> [<#options> allow_discards | sector_size:N | iv_large_sectors | wrappedkey_v0]",
 		New:   newDefaultKey,
 	})
 }
@@ -23,7 +23,7 @@ func init() {
 type defaultKey struct{ *encrypt }
 
 func newDefaultKey(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
-	e, err := encryptArgs(b, a, map[int]blkcrypto.Mode{64: blkcrypto.AES256XTS}, 4, false, nil)
+	e, err := encryptArgs(b, a, "default-key", 5, false, wrappedKey)
 	if err == nil {
 		err = e.needLarge()
 	}
@@ -31,6 +31,16 @@ func newDefaultKey(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, err
 		return nil, err
 	}
 	return defaultKey{e}, e.open(b, false)
+}
+
+// wrappedKey takes Android's option for hardware-wrapped keys.
+func wrappedKey(e *encrypt, name, _ string) (known bool, err error) {
+	if name != "wrappedkey_v0" {
+		return false, nil
+	}
+	e.config.KeyType = blkcrypto.HWWrapped
+	e.options = append(e.options, name)
+	return true, nil
 }
 
 // Do passes marked requests on as they are. One with a context and without

@@ -13,11 +13,11 @@ import (
 // encrypt is what crypt, inlinecrypt and default-key have in common: a row on
 // a device, and a context that they give to requests. The device serves it by
 // an engine or by its fallback; the bytes on the medium are those of dm-crypt
-// with aes-xts-plain64 either way.
+// under the same cipher either way.
 type encrypt struct {
 	block.Device
-	name          string
-	start, length int64 // bytes
+	typ, name     string // of the target, and of the device beneath
+	start, length int64  // bytes
 
 	cipher   string
 	ref      dm.KeyRef
@@ -31,16 +31,13 @@ type encrypt struct {
 }
 
 // encryptArgs parses "<cipher> <key> <iv_offset> <device> <start> [options]".
-// keySizes maps key lengths to modes; option takes the options that the
-// target has beside those of all three, and may be nil.
-func encryptArgs(b *dm.Builder, a *dm.Args, keySizes map[int]blkcrypto.Mode, limit int, fold bool,
+// typ is the target's name; option takes the options that it has beside those of
+// all three, and may be nil.
+func encryptArgs(b *dm.Builder, a *dm.Args, typ string, limit int, fold bool,
 	option func(e *encrypt, name, value string) (known bool, err error)) (*encrypt, error) {
-	e := &encrypt{length: b.Len()}
+	e := &encrypt{typ: typ, length: b.Len()}
 	e.cipher = a.String("cipher")
-	if a.Err() == nil && e.cipher != "aes-xts-plain64" {
-		a.Fail("cipher", fmt.Errorf("%q: only aes-xts-plain64 is supported", e.cipher))
-	}
-	e.parseKey(a, keySizes)
+	e.parseKey(a)
 	e.ivOffset = a.Uint("iv_offset, in sectors")
 	e.name = a.String("device")
 	e.start = a.Sectors("start")
@@ -67,6 +64,9 @@ func encryptArgs(b *dm.Builder, a *dm.Args, keySizes map[int]blkcrypto.Mode, lim
 		}
 		return nil
 	})
+	if a.Err() == nil {
+		e.setMode(a, typ)
+	}
 	if err := a.End(); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func encryptArgs(b *dm.Builder, a *dm.Args, keySizes map[int]blkcrypto.Mode, lim
 	return e, e.number()
 }
 
-func (e *encrypt) parseKey(a *dm.Args, keySizes map[int]blkcrypto.Mode) {
+func (e *encrypt) parseKey(a *dm.Args) {
 	word := a.String("key")
 	if a.Err() != nil {
 		return
@@ -87,9 +87,18 @@ func (e *encrypt) parseKey(a *dm.Args, keySizes map[int]blkcrypto.Mode) {
 		a.Fail("key", err)
 		return
 	}
-	e.config.Mode = keySizes[e.ref.Size]
-	if e.config.Mode == 0 {
-		a.Fail("key", fmt.Errorf("a key of %d bytes does not fit cipher %s", e.ref.Size, e.cipher))
+}
+
+// setMode finds the mode, for which the key type must be known: the size of a
+// wrapped key is the hardware's affair.
+func (e *encrypt) setMode(a *dm.Args, typ string) {
+	size := e.ref.Size
+	if e.config.KeyType == blkcrypto.HWWrapped {
+		size = blkcrypto.AES256XTS.KeySize()
+	}
+	var err error
+	if e.config.Mode, err = ModeOf(typ, e.cipher, size); err != nil {
+		a.FailAt(2, "key", err)
 	}
 }
 
@@ -147,8 +156,10 @@ func (e *encrypt) open(b *dm.Builder, weak bool) error {
 	if e.Device, err = b.OpenSpan(e.name, e.start, e.length); err != nil {
 		return err
 	}
-	e.key, err = b.Key(e.ref, e.config, weak)
-	return err
+	if e.key, err = b.Key(e.ref, e.config, weak); err != nil {
+		return err
+	}
+	return b.StartKey(e.Device, e.key, "target "+e.typ)
 }
 
 // context returns the context of data that begins off bytes into the row.

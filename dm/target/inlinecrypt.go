@@ -12,7 +12,7 @@ import (
 func init() {
 	dm.Register(dm.TargetType{
 		Name: "inlinecrypt", KeyArg: 2,
-		Usage: "<cipher> <key> <iv_offset> <device> <start sector> [<#options> allow_discards | sector_size:N | iv_large_sectors | keytype:raw]",
+		Usage: "<cipher> <key> <iv_offset> <device> <start sector> [<#options> allow_discards | sector_size:N | iv_large_sectors | keytype:raw|hw-wrapped]",
 		New:   newInlineCrypt,
 	})
 }
@@ -21,7 +21,7 @@ func init() {
 // iv_large_sectors, the work meant for the engine beneath. Unlike the kernel's
 // it prints a line that can be loaded again, and takes a row of one data unit.
 func newInlineCrypt(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
-	e, err := encryptArgs(b, a, map[int]blkcrypto.Mode{64: blkcrypto.AES256XTS}, 4, false, keyType)
+	e, err := encryptArgs(b, a, "inlinecrypt", 4, false, keyType)
 	if err == nil {
 		err = e.needLarge()
 	}
@@ -32,14 +32,16 @@ func newInlineCrypt(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, er
 }
 
 // keyType takes the keytype option.
-func keyType(_ *encrypt, name, value string) (known bool, err error) {
+func keyType(e *encrypt, name, value string) (known bool, err error) {
 	switch {
 	case name != "keytype":
 		return false, nil
 	case value == "raw":
 		return true, nil
 	case value == "hw-wrapped":
-		return true, errors.New("hardware-wrapped keys need an engine that has them; none of this release does")
+		e.config.KeyType = blkcrypto.HWWrapped
+		e.options = append(e.options, "keytype:hw-wrapped")
+		return true, nil
 	}
 	return true, fmt.Errorf("keytype %q is not raw or hw-wrapped", value)
 }

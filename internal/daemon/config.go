@@ -368,7 +368,7 @@ func (b *builder) device(c *Config, name string, v deviceTable) {
 	case v.Table != "" && (v.Backend != "" || v.Size != nil || v.Engine != ""):
 		b.fail(at("table"), "goes without backend, size and engine: those make a leaf device")
 	case v.Table != "":
-		_, err := dm.TakeKeys([]byte(v.Table), func(string, []byte) (dm.KeyRef, error) {
+		_, err := dm.TakeKeys([]byte(v.Table), func(string, string, []byte) (dm.KeyRef, error) {
 			return dm.KeyRef{}, errors.New("key bytes do not belong into a configuration: put them into a file, declare it as [key.NAME], and write :<size>:logon:NAME here")
 		})
 		if err == nil {

@@ -158,7 +158,7 @@ func (w *World) Device(name string) *dm.Mapped {
 
 // Parse builds a table from text that may contain keys in hex.
 func (w *World) Parse(text string) (*dm.Table, error) {
-	clean, err := dm.TakeKeys([]byte(text), func(_ string, digits []byte) (dm.KeyRef, error) {
+	clean, err := dm.TakeKeys([]byte(text), func(_, _ string, digits []byte) (dm.KeyRef, error) {
 		b, err := hex.DecodeString(string(digits))
 		if err != nil {
 			return dm.KeyRef{}, fmt.Errorf("not a key in hex")
