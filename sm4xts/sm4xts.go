@@ -15,13 +15,15 @@
 //	vaes256   VAES and AVX2 (amd64)
 //	aesni256  AES-NI and AVX2 (amd64)
 //	aesni     AES-NI and AVX (amd64)
+//	sm4e      the SM4 instructions of ARMv8.2 (arm64)
+//	armv8     the AES instructions of ARMv8 (arm64)
 //	generic   portable Go, bitsliced, any data unit size
 //
 // The first that the CPU supports is chosen when the program starts. The
 // environment variable KEYWAY_SM4XTS=name chooses another one, for measurements
 // and for a CPU that misbehaves; a name that cannot be had makes New fail. The
 // build tag purego leaves only generic. Data units that are not a multiple of
-// 512 bytes are served by generic.
+// 512 bytes, or on arm64 of 256 (armv8) or 128 (sm4e), are served by generic.
 //
 // All of them run in constant time and keep every round key in memory outside
 // the Go heap that is locked and left out of core dumps, until Wipe erases it.
