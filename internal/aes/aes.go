@@ -1,10 +1,15 @@
 // Package aes is the AES block cipher (FIPS 197) as the data-unit ciphers need
 // it: key schedules in memory of the caller's, in constant time, and single
 // blocks for numbers and tweaks. The bulk of the data goes through the assembly of
-// those ciphers, or through State, which is portable.
+// those ciphers, or through Wide, which is portable.
 package aes
 
-import "keyway/internal/secret"
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"keyway/internal/secret"
+)
 
 const (
 	BlockSize = 16 // bytes
@@ -32,37 +37,21 @@ func Expand(w, key []byte) {
 
 func expandGeneric(w, key []byte) {
 	nk := len(key) / 4
+	le := binary.LittleEndian
 	copy(w, key)
-	rcon := byte(1)
-	var t [4]byte
+	rcon := uint32(1)
+	t := le.Uint32(key[len(key)-4:])
 	for i := nk; 4*i < ScheduleSize(len(key)); i++ {
-		copy(t[:], w[4*(i-1):])
 		switch {
 		case i%nk == 0:
-			t[0], t[1], t[2], t[3] = t[1], t[2], t[3], t[0]
-			subWord(&t)
-			t[0] ^= rcon
-			rcon = rcon<<1 ^ rcon>>7*0x1b
+			t = subWord(bits.RotateLeft32(t, -8)) ^ rcon
+			rcon = rcon<<1 ^ rcon>>7*0x11b
 		case nk > 6 && i%nk == 4:
-			subWord(&t)
+			t = subWord(t)
 		}
-		for j := range t {
-			w[4*i+j] = w[4*(i-nk)+j] ^ t[j]
-		}
+		t ^= le.Uint32(w[4*(i-nk):])
+		le.PutUint32(w[4*i:], t)
 	}
-	wipe(t[:])
-}
-
-func subWord(t *[4]byte) {
-	var buf [StateSize]byte
-	var q State
-	copy(buf[:], t[:])
-	q.Slice(&buf)
-	q.subBytes()
-	q.Unslice(&buf)
-	copy(t[:], buf[:])
-	wipe(buf[:])
-	q.Wipe()
 }
 
 // Invert writes to dec the round keys for decryption by the AES instructions: enc
@@ -78,20 +67,23 @@ func Invert(dec, enc []byte) {
 }
 
 func invertGeneric(dec, enc []byte) {
-	var q State
-	var buf [StateSize]byte
+	le := binary.LittleEndian
 	last := len(enc) - BlockSize
-	for at := 0; at <= last; at += BlockSize {
-		from := enc[last-at:][:BlockSize]
-		if 0 < at && at < last {
-			copy(buf[:], from)
-			q.Slice(&buf)
-			q.invMixColumns()
-			q.Unslice(&buf)
-			from = buf[:BlockSize]
+	for at := 0; at < len(enc); at += 4 {
+		round, column := at&^(BlockSize-1), at&(BlockSize-1)
+		x := le.Uint32(enc[last-round+column:])
+		if 0 < round && round < last {
+			x = invMixColumn(x)
 		}
-		copy(dec[at:], from)
+		le.PutUint32(dec[at:], x)
 	}
-	wipe(buf[:])
-	q.Wipe()
+}
+
+// invMixColumn is InvMixColumns of one column, four bytes in a word. State.preMix
+// tells why it is MixColumns after another step.
+func invMixColumn(x uint32) uint32 {
+	double := func(x uint32) uint32 { return x<<1&0xfefefefe ^ x>>7&0x01010101*reduce }
+	x ^= double(double(x ^ bits.RotateLeft32(x, 16)))
+	next := bits.RotateLeft32(x, -8)
+	return double(x^next) ^ next ^ bits.RotateLeft32(x^next, 16)
 }

@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// Bitsliced AES (FIPS 197) on four blocks at once, without tables and without
-// branches on data: its time does not depend on key or text.
+// Bitsliced AES (FIPS 197) on four blocks at once: numbers of data units, and
+// texts whose blocks wait for each other.
 //
 // The state is eight words, plane[b] holding bit b of all 64 bytes. Byte (row,
 // column) of block k is at bit 16*row + 4*column + k, so that ShiftRows rotates
@@ -17,7 +17,8 @@ const (
 	StateSize = Lanes * BlockSize // bytes per State
 )
 
-// State is four blocks, or a round key four times, as bit planes.
+// State is four blocks, or a round key four times, as bit planes. Where many
+// blocks are at hand, Wide takes half the time.
 type State [8]uint64
 
 // Slice brings 64 bytes, four blocks in a row, into planes.
@@ -27,12 +28,12 @@ func (q *State) Slice(p *[StateSize]byte) {
 		q[k] = spread(b[0:]) | spread(b[8:])<<8
 		q[k+Lanes] = spread(b[4:]) | spread(b[12:])<<8
 	}
-	q.transpose()
+	transpose((*[8]uint64)(q))
 }
 
 // Unslice is the inverse of Slice.
 func (q State) Unslice(p *[StateSize]byte) {
-	q.transpose()
+	transpose((*[8]uint64)(&q))
 	for k := range Lanes {
 		b := p[BlockSize*k:]
 		gather(b[0:], q[k])
@@ -57,21 +58,27 @@ func gather(p []byte, x uint64) {
 
 // transpose swaps bit w of each byte of word b with bit b of word w: it is its
 // own inverse.
-func (q *State) transpose() {
-	swap := func(a, b *uint64, mask uint64, n uint) {
-		t := (*a>>n ^ *b) & mask
-		*a ^= t << n
-		*b ^= t
-	}
-	for i := 0; i < 8; i += 2 {
-		swap(&q[i], &q[i+1], 0x5555555555555555, 1)
-	}
-	for _, i := range [...]int{0, 1, 4, 5} {
-		swap(&q[i], &q[i+2], 0x3333333333333333, 2)
-	}
-	for i := range 4 {
-		swap(&q[i], &q[i+4], 0x0f0f0f0f0f0f0f0f, 4)
-	}
+func transpose(q *[8]uint64) {
+	x0, x1, x2, x3, x4, x5, x6, x7 := q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]
+	const m1, m2, m4 = 0x5555555555555555, 0x3333333333333333, 0x0f0f0f0f0f0f0f0f
+	x0, x1 = swap(x0, x1, 1, m1)
+	x2, x3 = swap(x2, x3, 1, m1)
+	x4, x5 = swap(x4, x5, 1, m1)
+	x6, x7 = swap(x6, x7, 1, m1)
+	x0, x2 = swap(x0, x2, 2, m2)
+	x1, x3 = swap(x1, x3, 2, m2)
+	x4, x6 = swap(x4, x6, 2, m2)
+	x5, x7 = swap(x5, x7, 2, m2)
+	q[0], q[4] = swap(x0, x4, 4, m4)
+	q[1], q[5] = swap(x1, x5, 4, m4)
+	q[2], q[6] = swap(x2, x6, 4, m4)
+	q[3], q[7] = swap(x3, x7, 4, m4)
+}
+
+// swap swaps the bits of x under mask, moved up by n, with those of y under mask.
+func swap(x, y uint64, n uint, mask uint64) (uint64, uint64) {
+	t := (x>>n ^ y) & mask
+	return x ^ t<<n, y ^ t
 }
 
 func (q *State) add(k *State) {
@@ -80,172 +87,80 @@ func (q *State) add(k *State) {
 	}
 }
 
-// subBytes applies the S-box, by the 113-gate circuit of Boyar and Peralta ("A
-// small depth-16 circuit for the AES S-box", 2011; names as there).
-func (q *State) subBytes() {
-	x0, x1, x2, x3, x4, x5, x6, x7 := q[7], q[6], q[5], q[4], q[3], q[2], q[1], q[0]
-
-	y14 := x3 ^ x5
-	y13 := x0 ^ x6
-	y9 := x0 ^ x3
-	y8 := x0 ^ x5
-	t0 := x1 ^ x2
-	y1 := t0 ^ x7
-	y4 := y1 ^ x3
-	y12 := y13 ^ y14
-	y2 := y1 ^ x0
-	y5 := y1 ^ x6
-	y3 := y5 ^ y8
-	t1 := x4 ^ y12
-	y15 := t1 ^ x5
-	y20 := t1 ^ x1
-	y6 := y15 ^ x7
-	y10 := y15 ^ t0
-	y11 := y20 ^ y9
-	y7 := x7 ^ y11
-	y17 := y10 ^ y11
-	y19 := y10 ^ y8
-	y16 := t0 ^ y11
-	y21 := y13 ^ y16
-	y18 := x0 ^ y16
-
-	t2 := y12 & y15
-	t4 := y3&y6 ^ t2
-	t6 := y4&x7 ^ t2
-	t7 := y13 & y16
-	t9 := y5&y1 ^ t7
-	t11 := y2&y7 ^ t7
-	t12 := y9 & y11
-	t14 := y14&y17 ^ t12
-	t16 := y8&y10 ^ t12
-	t21 := t4 ^ t14 ^ y20
-	t22 := t6 ^ t16 ^ y19
-	t23 := t9 ^ t14 ^ y21
-	t24 := t11 ^ t16 ^ y18
-	t25 := t21 ^ t22
-	t26 := t21 & t23
-	t27 := t24 ^ t26
-	t29 := t25&t27 ^ t22
-	t30 := t23 ^ t24
-	t31 := t22 ^ t26
-	t33 := t31&t30 ^ t24
-	t34 := t23 ^ t33
-	t35 := t27 ^ t33
-	t36 := t24 & t35
-	t37 := t36 ^ t34
-	t38 := t27 ^ t36
-	t40 := t25 ^ t29&t38
-	t41 := t40 ^ t37
-	t42 := t29 ^ t33
-	t43 := t29 ^ t40
-	t44 := t33 ^ t37
-	t45 := t42 ^ t41
-	z0 := t44 & y15
-	z1 := t37 & y6
-	z2 := t33 & x7
-	z3 := t43 & y16
-	z4 := t40 & y1
-	z5 := t29 & y7
-	z6 := t42 & y11
-	z7 := t45 & y17
-	z8 := t41 & y10
-	z9 := t44 & y12
-	z10 := t37 & y3
-	z11 := t33 & y4
-	z12 := t43 & y13
-	z13 := t40 & y5
-	z14 := t29 & y2
-	z15 := t42 & y9
-	z16 := t45 & y14
-	z17 := t41 & y8
-
-	t46 := z15 ^ z16
-	t48 := z5 ^ z13
-	t53 := z0 ^ z3
-	t54 := z6 ^ z7
-	t57 := z2 ^ z12 ^ t53
-	t58 := z4 ^ t46
-	t59 := z3 ^ t54
-	t62 := z7 ^ z8 ^ t58
-	t63 := z9 ^ z10 ^ t58
-	t64 := z4 ^ t59
-	t65 := z14 ^ t57 ^ t62
-	t66 := z1 ^ t63
-	t67 := t64 ^ t65
-	s3 := t53 ^ t66
-	q[7] = t59 ^ t63
-	q[6] = t64 ^ ^s3
-	q[5] = z16 ^ z17 ^ ^t67
-	q[4] = s3
-	q[3] = z2 ^ z5 ^ t66
-	q[2] = z10 ^ z11 ^ t65
-	q[1] = z12 ^ t48 ^ ^t62
-	q[0] = t48 ^ ^(t46 ^ t57)
+func (q *State) sub() {
+	q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7] = sub(q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
 }
 
-// invSubBytes applies the inverse S-box. With S = A∘inversion, A affine, it is
-// A⁻¹∘S∘A⁻¹: the same circuit between two cheap linear steps.
-func (q *State) invSubBytes() {
-	q.invAffine()
-	q.subBytes()
-	q.invAffine()
+func (q *State) invSub() {
+	q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7] = invSub(q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
 }
 
-func (q *State) invAffine() {
-	p := *q
-	for i := range q {
-		q[i] = p[(i+2)&7] ^ p[(i+5)&7] ^ p[(i+7)&7]
-	}
-	q[0], q[2] = ^q[0], ^q[2] // the constant 0x05
+// shiftRows rotates rows 1 and 3 by a column, then rows 2 and 3 by two.
+func shiftRows(x uint64) uint64 {
+	x = x&0x0000ffff0000ffff | x>>4&0x0fff00000fff0000 | x<<12&0xf0000000f0000000
+	t := (x>>8 ^ x) & 0x00ff00ff00000000
+	return x ^ t ^ t<<8
 }
 
-func (q *State) shiftRows() {
-	for i, x := range q {
-		q[i] = x&0xffff |
-			x>>4&0x0fff0000 | x<<12&0xf0000000 |
-			x>>8&0x00ff00000000 | x<<8&0xff0000000000 |
-			x>>12&0x000f000000000000 | x<<4&0xfff0000000000000
+func unshiftRows(x uint64) uint64 {
+	x = x&0x0000ffff0000ffff | x<<4&0xfff00000fff00000 | x>>12&0x000f0000000f0000
+	t := (x>>8 ^ x) & 0x00ff00ff00000000
+	return x ^ t ^ t<<8
+}
+
+// shiftMixAdd is ShiftRows, MixColumns and AddRoundKey. A byte of MixColumns is
+// twice the sum of its row and the next one, plus the next one, plus the other
+// two. Doubled, the bits are those one place lower, and at the places of reduce
+// also the highest.
+func (q *State) shiftMixAdd(k *State) {
+	x := shiftRows(q[7])
+	high, low := x^bits.RotateLeft64(x, -16), uint64(0)
+	for b := range q {
+		x := shiftRows(q[b])
+		next := bits.RotateLeft64(x, -16)
+		sum := x ^ next
+		if reduce>>b&1 != 0 {
+			low ^= high
+		}
+		q[b] = low ^ next ^ bits.RotateLeft64(sum, 32) ^ k[b]
+		low = sum
 	}
 }
 
-func (q *State) invShiftRows() {
-	for i, x := range q {
-		q[i] = x&0xffff |
-			x<<4&0xfff00000 | x>>12&0x000f0000 |
-			x>>8&0x00ff00000000 | x<<8&0xff0000000000 |
-			x<<12&0xf000000000000000 | x>>4&0x0fff000000000000
+// mixUnshift is MixColumns and InvShiftRows.
+func (q *State) mixUnshift() {
+	high, low := q[7]^bits.RotateLeft64(q[7], -16), uint64(0)
+	for b, x := range q {
+		next := bits.RotateLeft64(x, -16)
+		sum := x ^ next
+		if reduce>>b&1 != 0 {
+			low ^= high
+		}
+		q[b] = unshiftRows(low ^ next ^ bits.RotateLeft64(sum, 32))
+		low = sum
 	}
 }
 
-// double multiplies each byte by x modulo the AES polynomial.
-func (q *State) double() {
-	*q = State{q[7], q[0] ^ q[7], q[1], q[2] ^ q[7], q[3] ^ q[7], q[4], q[5], q[6]}
-}
+// reduce is the AES polynomial without its highest term: where bit 8 of a doubled
+// byte goes.
+const reduce = 0x1b
 
-func (q *State) mixColumns() {
-	var next, d State // next: the row below; d: this row plus the row below
-	for i, x := range q {
-		next[i] = bits.RotateLeft64(x, 48)
-		d[i] = x ^ next[i]
-	}
-	far := d // the sum of the other two rows
-	d.double()
-	for i := range q {
-		q[i] = d[i] ^ next[i] ^ bits.RotateLeft64(far[i], 32)
-	}
-}
-
-// invMixColumns: the inverse matrix is that of MixColumns times one that adds to
-// each row four times (the row plus the row two below).
-func (q *State) invMixColumns() {
+// preMix makes MixColumns its own inverse: the inverse matrix is that of
+// MixColumns times one that adds to each row four times (the row plus the row
+// two below).
+func (q *State) preMix() {
 	var p State
 	for i, x := range q {
 		p[i] = x ^ bits.RotateLeft64(x, 32)
 	}
-	p.double()
-	p.double()
-	q.add(&p)
-	q.mixColumns()
+	q[0] ^= p[6]
+	q[1] ^= p[6] ^ p[7]
+	q[2] ^= p[0] ^ p[7]
+	q[3] ^= p[1] ^ p[6]
+	q[4] ^= p[2] ^ p[6] ^ p[7]
+	q[5] ^= p[3] ^ p[7]
+	q[6] ^= p[4]
+	q[7] ^= p[5]
 }
 
 // Encrypt encrypts the four blocks under the round keys that SliceKeys made.
@@ -253,28 +168,28 @@ func (q *State) Encrypt(rk []State) {
 	last := len(rk) - 1
 	q.add(&rk[0])
 	for r := 1; r < last; r++ {
-		q.subBytes()
-		q.shiftRows()
-		q.mixColumns()
-		q.add(&rk[r])
+		q.sub()
+		q.shiftMixAdd(&rk[r])
 	}
-	q.subBytes()
-	q.shiftRows()
-	q.add(&rk[last])
+	q.sub()
+	for b, x := range q {
+		q[b] = shiftRows(x) ^ rk[last][b]
+	}
 }
 
 // Decrypt is the inverse of Encrypt, with the same round keys.
 func (q *State) Decrypt(rk []State) {
 	last := len(rk) - 1
-	q.add(&rk[last])
-	for r := last - 1; r > 0; r-- {
-		q.invShiftRows()
-		q.invSubBytes()
-		q.add(&rk[r])
-		q.invMixColumns()
+	for b, x := range q {
+		q[b] = unshiftRows(x ^ rk[last][b])
 	}
-	q.invShiftRows()
-	q.invSubBytes()
+	q.invSub()
+	for r := last - 1; r > 0; r-- {
+		q.add(&rk[r])
+		q.preMix()
+		q.mixUnshift()
+		q.invSub()
+	}
 	q.add(&rk[0])
 }
 
@@ -284,7 +199,8 @@ func (q *State) Decrypt(rk []State) {
 func (q *State) Wipe() { *q = State{} }
 
 // SliceKeys writes to rk the round keys of the schedule w, which Expand made,
-// each four times; len(w) is 16*len(rk).
+// each four times; len(w) is 16*len(rk). All but the first have the constant of
+// the S-box in them.
 func SliceKeys(rk []State, w []byte) {
 	var four [StateSize]byte
 	for r := range rk {
@@ -292,6 +208,11 @@ func SliceKeys(rk []State, w []byte) {
 			copy(four[BlockSize*k:], w[BlockSize*r:][:BlockSize])
 		}
 		rk[r].Slice(&four)
+		if r > 0 {
+			for b := range rk[r] {
+				rk[r][b] ^= -(affine >> b & 1) // all ones where the constant has a bit
+			}
+		}
 	}
 	wipe(four[:])
 }
