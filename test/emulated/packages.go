@@ -13,6 +13,9 @@ var subjects = []subject{
 	{dir: "internal/aes"},
 	{dir: "internal/dataunit"},
 	{dir: "internal/secret"},
+	{dir: "essiv", impls: map[string][]string{
+		"avx512": {"vaes512", "vaes256", "aesni", "generic"},
+	}},
 	{dir: "xts", impls: map[string][]string{
 		"avx512": {"vaes512", "vaes256", "aesni", "generic"},
 		"arm64":  {"armv8", "generic"},
