@@ -97,6 +97,18 @@ const (
 	numKeyTypes = iota
 )
 
+// ParseKeyType returns the key type with the given name: "raw", and "hw-wrapped" or
+// short "wrapped".
+func ParseKeyType(name string) (KeyType, error) {
+	switch name {
+	case "raw":
+		return Raw, nil
+	case "hw-wrapped", "wrapped":
+		return HWWrapped, nil
+	}
+	return 0, fmt.Errorf("unknown key type %q (known: raw, wrapped)", name)
+}
+
 func (t KeyType) valid() bool { return t >= Raw && t <= numKeyTypes }
 
 func (t KeyType) String() string {

@@ -264,6 +264,16 @@ func (c *Client) AddKey(ctx context.Context, r AddKey, f *os.File) (ch Changed, 
 	return ch, c.call(ctx, http.MethodPost, "keys", nil, r, &ch, int(f.Fd()))
 }
 
+// Wrap asks the hardware of the emulated engines for a wrapped key. f holds the key
+// that op takes, and is nil for generate; it stays the caller's.
+func (c *Client) Wrap(ctx context.Context, r Wrap, f *os.File) (w Wrapped, err error) {
+	fd := -1
+	if f != nil {
+		fd = int(f.Fd())
+	}
+	return w, c.call(ctx, http.MethodPost, "wrap", nil, r, &w, fd)
+}
+
 // Keys lists all keys by name.
 func (c *Client) Keys(ctx context.Context) (l []Key, err error) {
 	return l, c.get(ctx, "keys", nil, &l)

@@ -50,6 +50,7 @@ type Load struct {
 	Table    string `json:"table"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	NoFlush  bool   `json:"no_flush,omitempty"` // reload only
+	Revoke   bool   `json:"revoke,omitempty"`   // reload only: evict wrapped keys that the table cannot serve
 }
 
 // Suspend is the body of POST /v1/devices/NAME/suspend.
@@ -164,6 +165,7 @@ type Slot struct {
 type AddKey struct {
 	Name     string `json:"name"`
 	Mode     string `json:"mode"`
+	Type     string `json:"type,omitempty"`      // raw, or wrapped by the hardware of the engines; "": raw
 	DataUnit int    `json:"data_unit,omitempty"` // bytes; 0: 4096
 	DUNBytes int    `json:"dun_bytes,omitempty"` // 0: as many as the mode has, at most 8
 	Source   string `json:"source"`              // for people
@@ -176,6 +178,7 @@ type AddKey struct {
 type Key struct {
 	Name     string `json:"name"`
 	Mode     string `json:"mode"`
+	Type     string `json:"type"` // raw or wrapped
 	DataUnit int    `json:"data_unit"`
 	DUNBytes int    `json:"dun_bytes"`
 	Source   string `json:"source"`
@@ -183,6 +186,18 @@ type Key struct {
 	Problem  string `json:"problem,omitempty"`
 	Users    int    `json:"users"`
 	Config   bool   `json:"from_config,omitempty"`
+}
+
+// Wrap is the body of POST /v1/wrap: what the hardware of the emulated engines shall
+// do. The key comes by descriptor.
+type Wrap struct {
+	Op string `json:"op"` // generate, import (of a raw key) or prepare (of a long-term one)
+}
+
+// Wrapped is the answer of POST /v1/wrap: a key that only the hardware can open.
+type Wrapped struct {
+	Hardware string `json:"hardware"` // its name
+	Key      []byte `json:"key"`
 }
 
 // EvictKey is the body of POST /v1/keys/NAME/evict.

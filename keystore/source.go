@@ -38,39 +38,47 @@ func ReadFile(path string) (*secret.Buffer, error) {
 	return Read(f, path)
 }
 
-// Generate returns n random bytes and writes them to a new file at path with
-// mode 0600. When it returns nil error they are durable. An existing file is
-// left alone: the error is fs.ErrExist then.
-func Generate(path string, n int) (b *secret.Buffer, err error) {
-	if b, err = secret.New(n); err != nil {
+// Generate returns n random bytes and writes them to a new file, as Create does.
+func Generate(path string, n int) (*secret.Buffer, error) {
+	b, err := secret.New(n)
+	if err != nil {
 		return nil, err
 	}
+	if _, err = rand.Read(b.Bytes()); err == nil {
+		err = Create(path, b)
+	}
+	if err != nil {
+		b.Wipe()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Create writes b to a new file at path with mode 0600. When it returns nil the
+// bytes are durable. An existing file is left alone: the error is fs.ErrExist then.
+func Create(path string, b *secret.Buffer) (err error) {
 	defer func() {
 		if err != nil {
-			b.Wipe()
-			b, err = nil, fmt.Errorf("generate key file %s: %w", path, err)
+			err = fmt.Errorf("create key file %s: %w", path, err)
 		}
 	}()
-	if _, err := rand.Read(b.Bytes()); err != nil {
-		return nil, err
-	}
 	// Written beside and linked: whoever sees the name sees the whole key.
 	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // mode 0600
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b.Bytes())
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.Link(f.Name(), path); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return nil, fs.ErrExist
+			return fs.ErrExist
 		}
-		return nil, err
+		return err
 	}
-	return b, syncDir(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

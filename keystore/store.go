@@ -88,7 +88,7 @@ func CheckName(name string) error {
 
 // Add puts a key under a new name, or gives its bytes to one that is missing.
 // It owns b from then on, also when it fails. b is exactly as long as the
-// config's mode takes.
+// config's mode takes, or a wrapped key prepared for this boot.
 func (s *Store) Add(d Desc, b *secret.Buffer) error {
 	if err := check(d, b); err != nil {
 		b.Wipe()
@@ -114,7 +114,7 @@ func check(d Desc, b *secret.Buffer) error {
 	if err := d.Config.Check(); err != nil {
 		return fmt.Errorf("key %q: %w", d.Name, err)
 	}
-	if n, want := b.Len(), d.Config.Mode.KeySize(); n != want {
+	if n, want := b.Len(), d.Config.Mode.KeySize(); n != want && d.Config.KeyType == blkcrypto.Raw {
 		return fmt.Errorf("key %q: %s has %d bytes, and %v takes exactly %d", d.Name, d.Source, n, d.Config.Mode, want)
 	}
 	if d.Weak {

@@ -108,6 +108,7 @@ func (c *cli) reload() *cobra.Command {
 	cmd.Flags().StringVar(&table, "table", "", "`file` with the table, - for standard input")
 	cmd.Flags().BoolVar(&r.ReadOnly, "read-only", false, "refuse writes")
 	cmd.Flags().BoolVar(&r.NoFlush, "noflush", false, "do not make completed writes durable first")
+	cmd.Flags().BoolVar(&r.Revoke, "revoke", false, "evict wrapped keys in use that the new table cannot serve, instead of refusing it")
 	return c.withTimeout(cmd, giveUp)
 }
 

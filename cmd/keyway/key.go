@@ -17,12 +17,12 @@ import (
 
 func (c *cli) key() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "key", Short: "Keys: add, list, evict", Args: noSuchCommand,
+		Use: "key", Short: "Keys: add, list, evict; keys wrapped by hardware: generate, import, prepare", Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misusef("key: a command is missing: add, list or evict")
+			return misusef("key: a command is missing: add, list, evict, generate, import or prepare")
 		},
 	}
-	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyEvict())
+	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyEvict(), c.keyGenerate(), c.keyImport(), c.keyPrepare())
 	return cmd
 }
 
@@ -98,6 +98,7 @@ devices that need it come to life at that moment.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.Mode, "mode", "", "encryption `mode`, as the kernel names it: AES-256-XTS, ...")
+	f.StringVar(&r.Type, "type", "raw", "raw, or wrapped by the hardware of the emulated engines")
 	f.StringVar(&dataUnit, "data-unit", "", "data unit size in `bytes` (default 4096)")
 	f.IntVar(&r.DUNBytes, "dun-bytes", 0, "`bytes` of data unit numbers that are not zero (default 8)")
 	f.StringVar(&file, "file", "", "`file` with the key")
@@ -118,9 +119,9 @@ func (c *cli) keyList() *cobra.Command {
 				return printJSON(keys)
 			}
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tMODE\tDATA UNIT\tDUN BYTES\tSTATE\tUSERS\tSOURCE")
+			fmt.Fprintln(w, "NAME\tMODE\tTYPE\tDATA UNIT\tDUN BYTES\tSTATE\tUSERS\tSOURCE")
 			for _, k := range keys {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%d\t%s\n", k.Name, k.Mode, k.DataUnit, k.DUNBytes, k.State, k.Users, k.Source)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", k.Name, k.Mode, k.Type, k.DataUnit, k.DUNBytes, k.State, k.Users, k.Source)
 			}
 			w.Flush()
 			for _, k := range keys {

@@ -83,6 +83,7 @@ type deviceTable struct {
 
 type keyTable struct {
 	Mode     string `toml:"mode"`
+	Type     string `toml:"type"`
 	DataUnit int    `toml:"data-unit"`
 	DUNBytes int    `toml:"dun-bytes"`
 	File     string `toml:"file"`
@@ -317,7 +318,7 @@ func (b *builder) key(c *Config, name string, k keyTable) {
 	if k.File == "" {
 		b.fail(at("file"), "is not set: a key of the configuration is in a file")
 	}
-	cfg, field, err := keyConfig(k.Mode, k.DataUnit, k.DUNBytes)
+	cfg, field, err := keyConfig(k.Mode, k.Type, k.DataUnit, k.DUNBytes)
 	if err != nil {
 		b.fail(at(field), "%w", err)
 	}
@@ -326,8 +327,8 @@ func (b *builder) key(c *Config, name string, k keyTable) {
 
 // keyConfig makes a config of what a user gave, with defaults for what is 0:
 // data units of 4096 bytes, which is a page, and the 8 DUN bytes that block
-// numbers have. After an error, field says which of the three is wrong.
-func keyConfig(mode string, dataUnit, dunBytes int) (c blkcrypto.Config, field string, err error) {
+// numbers have. After an error, field says which of them is wrong.
+func keyConfig(mode, typ string, dataUnit, dunBytes int) (c blkcrypto.Config, field string, err error) {
 	if mode == "" {
 		return c, "mode", fmt.Errorf("the mode is not set (known: %v)", blkcrypto.Modes())
 	}
@@ -339,13 +340,22 @@ func keyConfig(mode string, dataUnit, dunBytes int) (c blkcrypto.Config, field s
 		}
 		return c, "mode", fmt.Errorf("unknown encryption mode %q%s", mode, didYouMean(mode, names))
 	}
+	keyType := blkcrypto.Raw
+	if typ != "" {
+		if keyType, err = blkcrypto.ParseKeyType(typ); err != nil {
+			return c, "type", err
+		}
+	}
+	if keyType == blkcrypto.HWWrapped && m != blkcrypto.AES256XTS {
+		return c, "type", fmt.Errorf("wrapped keys are for %v, not for %v", blkcrypto.AES256XTS, m)
+	}
 	if dataUnit == 0 {
 		dataUnit = 4096
 	}
 	if dunBytes == 0 {
 		dunBytes = min(8, m.IVSize())
 	}
-	c = blkcrypto.Config{Mode: m, KeyType: blkcrypto.Raw, DataUnitSize: dataUnit, DUNBytes: dunBytes}
+	c = blkcrypto.Config{Mode: m, KeyType: keyType, DataUnitSize: dataUnit, DUNBytes: dunBytes}
 	field = "data-unit"
 	if dunBytes < 1 || dunBytes > m.IVSize() {
 		field = "dun-bytes"

@@ -134,7 +134,8 @@ func (d *Daemon) handler() http.Handler {
 	}))
 
 	get("keys", func(context.Context, *http.Request) (any, error) { return d.listKeys(), nil })
-	post("keys", d.postKey)
+	post("keys", withKey(d, d.addKey))
+	post("wrap", withKey(d, d.wrap))
 	post("keys/{name}/evict", body(func(ctx context.Context, name string, in control.EvictKey) (any, error) {
 		return d.evictKey(ctx, name, in)
 	}))
@@ -191,26 +192,27 @@ func decode(r io.Reader, in any) error {
 	return nil
 }
 
-// postKey reads the description from the body and the key from the descriptor
-// that came with it.
-func (d *Daemon) postKey(ctx context.Context, r *http.Request) (any, error) {
-	var in control.AddKey
-	if err := decode(r.Body, &in); err != nil {
-		return nil, err
+// withKey decodes a request that a key comes with, by descriptor.
+func withKey[In, Out any](d *Daemon, f func(ctx context.Context, in In, key *os.File) (Out, error)) answer {
+	return func(ctx context.Context, r *http.Request) (any, error) {
+		var in In
+		if err := decode(r.Body, &in); err != nil {
+			return nil, err
+		}
+		fd := -1
+		if c, ok := r.Context().Value(connKey{}).(*controlConn); ok {
+			fd = c.descriptor()
+		}
+		if fd < 0 {
+			return f(ctx, in, nil)
+		}
+		key, err := keyFile(fd)
+		if err != nil {
+			return nil, badRequest{err}
+		}
+		defer key.Close()
+		return f(ctx, in, key)
 	}
-	fd := -1
-	if c, ok := r.Context().Value(connKey{}).(*controlConn); ok {
-		fd = c.descriptor()
-	}
-	if fd < 0 {
-		return d.addKey(ctx, in, nil)
-	}
-	f, err := keyFile(fd)
-	if err != nil {
-		return nil, badRequest{err}
-	}
-	defer f.Close()
-	return d.addKey(ctx, in, f)
 }
 
 // serve runs f under the request's own time limit and writes what it returns.

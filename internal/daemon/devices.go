@@ -107,7 +107,7 @@ func (d *Daemon) make(ctx context.Context, v *device, e env) (*dm.Mapped, error)
 		return d.makeLeaf(ctx, v, s, s.Size > 0)
 	}
 	m := dm.New(s.Name, d.options(v))
-	return m, d.reloadText(ctx, m, *s.Live, e, false)
+	return m, d.reloadText(ctx, m, *s.Live, e, dm.SuspendOptions{})
 }
 
 // makeLeaf opens the backend; create says whether it may make the medium.
@@ -135,7 +135,7 @@ func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create b
 }
 
 // reloadText makes m's table what the text says, live at once.
-func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e env, noFlush bool) error {
+func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e env, o dm.SuspendOptions) error {
 	if err := NoKeys(t.Text); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e en
 	if err != nil {
 		return err
 	}
-	return m.Reload(ctx, table, dm.SuspendOptions{NoFlush: noFlush})
+	return strandsHint(m.Reload(ctx, table, o))
 }
 
 // load fills the inactive slot.
@@ -180,7 +180,7 @@ func (d *Daemon) clear(ctx context.Context, name string) (control.Changed, error
 // reload is load, suspend and resume as one step.
 func (d *Daemon) reload(ctx context.Context, name string, r control.Load) (control.Changed, error) {
 	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
-		err := d.reloadText(ctx, m, tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}, env{d: d}, r.NoFlush)
+		err := d.reloadText(ctx, m, tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}, env{d: d}, dm.SuspendOptions{NoFlush: r.NoFlush, Revoke: r.Revoke})
 		if err != nil {
 			return err
 		}
@@ -231,7 +231,7 @@ func (d *Daemon) resume(ctx context.Context, name string) (control.Changed, erro
 	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
 		had := m.State().Inactive
 		if err := m.Resume(ctx); err != nil {
-			return err
+			return strandsHint(err)
 		}
 		if had {
 			d.nowLive(v, m, m.State().ReadOnly)
@@ -329,7 +329,7 @@ func (d *Daemon) hollow(ctx context.Context, v *device, m *dm.Mapped) error {
 		return nil
 	}
 	text := fmt.Sprintf("0 %d error", st.Size>>9)
-	err := d.reloadText(ctx, m, tableSpec{Text: text}, env{d: d}, true)
+	err := d.reloadText(ctx, m, tableSpec{Text: text}, env{d: d}, dm.SuspendOptions{NoFlush: true})
 	if err != nil {
 		return fmt.Errorf("forced removal of %q: %w", m.Name(), err)
 	}

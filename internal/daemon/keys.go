@@ -24,7 +24,10 @@ func (d *Daemon) restoreKeys(saved []keySpec) error {
 	for _, k := range d.cfg.Keys {
 		d.configKey[k.Name] = true
 		desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File, Weak: k.Weak}
-		b, err := readOrGenerate(k)
+		b, err := d.readOrGenerate(k)
+		if err == nil {
+			b, err = d.prepared(k.Config, b)
+		}
 		if err == nil {
 			err = d.keys.Add(desc, b)
 		}
@@ -40,7 +43,7 @@ func (d *Daemon) restoreKeys(saved []keySpec) error {
 			d.log.Warn("key is declared by the configuration, which wins over the state", "key", k.Name)
 			continue
 		}
-		c, _, err := keyConfig(k.Mode, k.DataUnit, k.DUNBytes)
+		c, _, err := keyConfig(k.Mode, k.Type, k.DataUnit, k.DUNBytes)
 		if err == nil {
 			err = keystore.CheckName(k.Name)
 		}
@@ -61,6 +64,9 @@ func (d *Daemon) restoreKeys(saved []keySpec) error {
 
 func (d *Daemon) putKey(desc keystore.Desc, b *secret.Buffer, err error) {
 	if err == nil {
+		b, err = d.prepared(desc.Config, b)
+	}
+	if err == nil {
 		err = d.keys.Add(desc, b)
 	}
 	if err != nil {
@@ -69,8 +75,13 @@ func (d *Daemon) putKey(desc keystore.Desc, b *secret.Buffer, err error) {
 	}
 }
 
-func readOrGenerate(k KeyConfig) (*secret.Buffer, error) {
-	if k.Generate {
+func (d *Daemon) readOrGenerate(k KeyConfig) (*secret.Buffer, error) {
+	if k.Generate && k.Config.KeyType == blkcrypto.HWWrapped {
+		b, err := d.generateWrapped(k.File)
+		if !errors.Is(err, fs.ErrExist) {
+			return b, err
+		}
+	} else if k.Generate {
 		b, err := keystore.Generate(k.File, k.Config.Mode.KeySize())
 		if !errors.Is(err, fs.ErrExist) {
 			return b, err
@@ -81,7 +92,7 @@ func readOrGenerate(k KeyConfig) (*secret.Buffer, error) {
 
 // addKey takes a key whose bytes come from f, which it does not close.
 func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch control.Changed, err error) {
-	c, field, err := keyConfig(r.Mode, r.DataUnit, r.DUNBytes)
+	c, field, err := keyConfig(r.Mode, r.Type, r.DataUnit, r.DUNBytes)
 	if err != nil {
 		return ch, fmt.Errorf("key %q: %s: %w", r.Name, field, err)
 	}
@@ -91,6 +102,9 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, Auto: r.Auto, Weak: r.Weak}
 	b, err := keystore.Read(f, r.Source)
 	if err != nil {
+		return ch, fmt.Errorf("key %q: %w", r.Name, err)
+	}
+	if b, err = d.prepared(c, b); err != nil {
 		return ch, fmt.Errorf("key %q: %w", r.Name, err)
 	}
 	if err := d.keys.Add(desc, b); err != nil {
@@ -201,7 +215,7 @@ func (d *Daemon) listKeys() []control.Key {
 	all := []control.Key{}
 	for _, k := range d.keys.List() {
 		c := control.Key{
-			Name: k.Name, Mode: k.Config.Mode.String(), DataUnit: k.Config.DataUnitSize, DUNBytes: k.Config.DUNBytes,
+			Name: k.Name, Mode: k.Config.Mode.String(), Type: "raw", DataUnit: k.Config.DataUnitSize, DUNBytes: k.Config.DUNBytes,
 			Source: k.Source, State: "present", Problem: k.Missing, Users: k.Users,
 		}
 		switch {
@@ -209,6 +223,9 @@ func (d *Daemon) listKeys() []control.Key {
 			c.State = "evicting"
 		case k.Missing != "":
 			c.State = "missing"
+		}
+		if t := typeName(k.Config.KeyType); t != "" {
+			c.Type = t
 		}
 		d.mu.Lock()
 		c.Config = d.configKey[k.Name]

@@ -115,7 +115,7 @@ func (d *Daemon) renameAbove(ctx context.Context, parents []*device, from, to st
 		if live != nil {
 			t := tableSpec{renameInTable(live.Text, from, to), live.ReadOnly}
 			if st.Live {
-				if err := d.reloadText(ctx, m, t, env{d: d}, false); err != nil {
+				if err := d.reloadText(ctx, m, t, env{d: d}, dm.SuspendOptions{}); err != nil {
 					return err
 				}
 			}

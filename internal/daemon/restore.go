@@ -154,7 +154,7 @@ func (r *revival) build(ctx context.Context, v *device) error {
 	if st := m.State(); st.Live && st.Suspended {
 		return d.renew(ctx, v, m, s, e)
 	}
-	if err := d.reloadText(ctx, m, *s.Live, e, false); err != nil {
+	if err := d.reloadText(ctx, m, *s.Live, e, dm.SuspendOptions{}); err != nil {
 		return err
 	}
 	return d.asBefore(ctx, v, m, s, e)

@@ -52,6 +52,7 @@ type tableSpec struct {
 type keySpec struct {
 	Name     string `json:"name"`
 	Mode     string `json:"mode"`
+	Type     string `json:"type,omitempty"` // "": raw
 	DataUnit int    `json:"data_unit"`
 	DUNBytes int    `json:"dun_bytes"`
 	Source   string `json:"source"`
