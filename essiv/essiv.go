@@ -2,13 +2,13 @@
 // one call encrypts or decrypts any number of them.
 //
 // Each data unit is encrypted by AES in CBC mode. Its initialisation vector is its
-// number, 128 bits little endian, encrypted by AES-256 under the SHA-256 of the
-// key (Fruhwirth, "New methods in hard disk encryption", 2005, 4.2). With a key of 16 bytes this is
-// blk-crypto's and fscrypt's AES-128-CBC-ESSIV; with 16, 24 or 32 bytes it is
-// dm-crypt's aes-cbc-essiv:sha256. It is here for media that exist and for key
-// sizes that hardware has: new ones are better served by packages xts and adiantum,
-// since who can change ciphertext can flip chosen bits of a data unit encrypted by
-// CBC.
+// number, 128 bits little endian, encrypted by AES-256 under the SHA-256 of the key
+// (ESSIV: Fruhwirth, "New Methods in Hard Disk Encryption", 2005). With a key of 16
+// bytes this is blk-crypto's and fscrypt's AES-128-CBC-ESSIV; with 16, 24 or 32
+// bytes it is dm-crypt's aes-cbc-essiv:sha256. It is here for media that exist and
+// for engines that have nothing else: new media are better served by packages xts
+// and adiantum, since who can change ciphertext can flip chosen bits of a data unit
+// encrypted by CBC.
 //
 // CBC encrypts the blocks of one data unit strictly one after the other, so the
 // speed of encryption is in the run: its data units are encrypted side by side.
@@ -18,6 +18,7 @@
 //	vaes512  VAES and AVX-512, four data units to a register, up to 32 at once (amd64)
 //	vaes256  VAES and AVX2, two to a register, up to 16 at once (amd64)
 //	aesni    AES-NI and AVX, up to eight at once (amd64)
+//	armv8    the AES instructions of ARMv8, up to eight at once (arm64)
 //	generic  portable Go, bitsliced, four at once
 //
 // The first that the CPU supports is chosen when the program starts. The
