@@ -31,9 +31,9 @@ func (q *State) Slice(p *[StateSize]byte) {
 	transpose((*[8]uint64)(q))
 }
 
-// Unslice is the inverse of Slice.
-func (q State) Unslice(p *[StateSize]byte) {
-	transpose((*[8]uint64)(&q))
+// Unslice is the inverse of Slice. It uses up q.
+func (q *State) Unslice(p *[StateSize]byte) {
+	transpose((*[8]uint64)(q))
 	for k := range Lanes {
 		b := p[BlockSize*k:]
 		gather(b[0:], q[k])
