@@ -11,8 +11,9 @@ import (
 
 // generic is the portable implementation: bitsliced AES on four blocks at once,
 // one of each of four data units when encrypting, four of one when decrypting.
-// Slow (about 0.1 GB/s, a quarter of that when a single data unit is encrypted;
-// vaes256 does 10 GB/s) but in constant time, with all round keys in locked memory.
+// Slow, one or two hundredths of what vaes256 does, and a quarter of that when
+// a single data unit is encrypted, but in constant time, with all round keys in
+// locked memory.
 type generic struct {
 	mem  *secret.Buffer
 	keys []aes.State // bitsliced round keys, in mem
