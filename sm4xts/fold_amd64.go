@@ -21,10 +21,10 @@ var (
 
 const sboxOutAES = 0xf5
 
-// words maps each byte of x; in constant time.
-func (m *matrix) words(x uint32) (y uint32) {
+// words maps each byte of x, two words; in constant time.
+func (m *matrix) words(x uint64) (y uint64) {
 	for i, c := range m {
-		y ^= x >> i & 0x01010101 * uint32(c)
+		y ^= x >> i & repeat * uint64(c)
 	}
 	return y
 }
@@ -76,8 +76,10 @@ func (f folding) fold(out []byte, w *schedule, backwards bool) {
 		}
 		d[i+3] = d[i+1] ^ d[i+2] ^ k ^ sboxIn*0x01010101
 	}
-	for i := range rounds {
-		f.put(out, i, f.missing(d[i]^d[i+4]))
+	for i := 0; i < rounds; i += 2 {
+		x := f.missing(uint64(d[i]^d[i+4]) | uint64(d[i+1]^d[i+5])<<32)
+		f.put(out, i, uint32(x))
+		f.put(out, i+1, uint32(x>>32))
 	}
 	f.put(out, rounds, d[3])
 	for i := range 3 {
@@ -87,27 +89,35 @@ func (f folding) fold(out []byte, w *schedule, backwards bool) {
 }
 
 // missing is the constant by which a round makes up for x, in every byte of
-// which the output constant of the S-box is still lacking.
-func (f folding) missing(x uint32) uint32 {
+// which the output constant of the S-box is still lacking; for two rounds.
+func (f folding) missing(x uint64) uint64 {
 	if f.machine == gfni512 || f.machine == gfni256 {
 		// Added to the words, which are behind front.
-		return front.words(x ^ rotated(sboxOut)*0x01010101)
+		return front.words(x ^ rotated(sboxOut)*repeat)
 	}
 	// Added behind AESENCLAST, before the rest of the S-box and L: hence their
-	// inverses. L to the fourth power is a rotation by 8 bits.
-	x = bits.ReverseBytes32(x ^ rotated(sboxOutAES)*0x01010101)
-	x = bits.RotateLeft32(spreadL(spreadL(spreadL(x))), -8)
-	return behindAESInverse.words(bits.ReverseBytes32(x))
+	// inverses.
+	x ^= rotated(sboxOutAES) * repeat
+	return behindAESInverse.words(uint64(unspread(uint32(x))) | uint64(unspread(uint32(x>>32)))<<32)
 }
 
-func rotated(x byte) uint32 { return uint32(bits.RotateLeft8(x, 2)) }
+func rotated(x byte) uint64 { return uint64(bits.RotateLeft8(x, 2)) }
 
-func spreadL(x uint32) uint32 {
-	return x ^ bits.RotateLeft32(x, 2) ^ bits.RotateLeft32(x, 10) ^ bits.RotateLeft32(x, 18) ^ bits.RotateLeft32(x, 24)
+// unspread is the inverse of L, whose square is 1 + R¹⁶ + R²⁰ with R the rotation
+// by one bit, and whose fourth power is R⁸.
+func unspread(x uint32) uint32 {
+	x = bits.ReverseBytes32(x)
+	x ^= bits.RotateLeft32(x, 2) ^ bits.RotateLeft32(x, 10) ^ bits.RotateLeft32(x, 18) ^ bits.RotateLeft32(x, 24)
+	x ^= bits.RotateLeft32(x, 16) ^ bits.RotateLeft32(x, 20)
+	return bits.ReverseBytes32(bits.RotateLeft32(x, -8))
 }
 
 func (f folding) put(out []byte, i int, x uint32) {
-	for at := i * f.stride; at < (i+1)*f.stride; at += 4 {
-		binary.LittleEndian.PutUint32(out[at:], x)
+	out = out[i*f.stride:][:f.stride]
+	if len(out) == 4 {
+		binary.LittleEndian.PutUint32(out, x)
+	}
+	for twice := uint64(x) | uint64(x)<<32; len(out) >= 8; out = out[8:] {
+		binary.LittleEndian.PutUint64(out, twice)
 	}
 }

@@ -30,20 +30,31 @@ func aesBox(x byte) byte {
 // made of their like.
 func TestSBoxIsThatOfAESBetweenLinearMaps(t *testing.T) {
 	for x := range 256 {
-		behind := uint32(naiveBox[x] ^ sboxOutAES)
-		if got, want := behindAESInverse.words(behind), uint32(aesBox(byte(front.words(uint32(x)^sboxIn)))); got != want {
+		behind := uint64(naiveBox[x] ^ sboxOutAES)
+		if got, want := behindAESInverse.words(behind), uint64(aesBox(byte(front.words(uint64(x)^sboxIn)))); got != want {
 			t.Errorf("S(%#02x): %#02x behind the AES S-box, want %#02x", x, got, want)
 		}
 	}
 }
 
-func TestMatricesMapEachByteOfAWord(t *testing.T) {
-	const x = 0x01fe8057
-	var want uint32
-	for i := 0; i < 32; i += 8 {
+func TestMatricesMapEachByteOfTwoWords(t *testing.T) {
+	const x = 0x01fe8057c33a9b04
+	var want uint64
+	for i := 0; i < 64; i += 8 {
 		want |= front.words(x>>i&0xff) << i
 	}
 	if got := front.words(x); got != want {
-		t.Errorf("%08x, want %08x", got, want)
+		t.Errorf("%016x, want %016x", got, want)
+	}
+}
+
+// GB/T 32907-2016, section 6.2.2.
+func TestUnspreadIsTheInverseOfL(t *testing.T) {
+	for i := range 32 {
+		x := uint32(0x80000001) << i
+		l := x ^ bits.RotateLeft32(x, 2) ^ bits.RotateLeft32(x, 10) ^ bits.RotateLeft32(x, 18) ^ bits.RotateLeft32(x, 24)
+		if got := bits.ReverseBytes32(unspread(bits.ReverseBytes32(l))); got != x {
+			t.Errorf("%08x, want %08x", got, x)
+		}
 	}
 }

@@ -163,39 +163,225 @@ TEXT ·cryptAESNI(SB), $1664-64
 	LEAQ (AX), DX
 
 number:
-	MOVQ    BX, (DX)
-	MOVQ    SI, 8(DX)
-	ADDQ    $+16, DX
-	ADDQ    $+1, BX
-	ADCQ    $+0, SI
-	DECQ    CX
-	JNZ     number
-	VPXOR   X0, X0, X0
-	VMOVDQU X0, 1024(AX)
-	VMOVDQU X0, 1040(AX)
-	VMOVDQU X0, 1056(AX)
-	VMOVDQU X0, 1072(AX)
-	MOVQ    units+40(FP), DI
-	ADDQ    $+15, DI
-	SHRQ    $0x04, DI
-	MOVQ    tweakKeys+8(FP), R9
-	LEAQ    (AX), CX
-	MOVQ    CX, DX
-	LEAQ    1024(AX), R10
-	MOVQ    $0x00000001, SI
-	XORQ    R8, R8
+	MOVQ        BX, (DX)
+	MOVQ        SI, 8(DX)
+	ADDQ        $+16, DX
+	ADDQ        $+1, BX
+	ADCQ        $+0, SI
+	DECQ        CX
+	JNZ         number
+	VPXOR       X0, X0, X0
+	VMOVDQU     X0, 1024(AX)
+	VMOVDQU     X0, 1040(AX)
+	VMOVDQU     X0, 1056(AX)
+	VMOVDQU     X0, 1072(AX)
+	MOVQ        units+40(FP), BX
+	MOVQ        tweakKeys+8(FP), DI
+	LEAQ        (AX), CX
+	MOVQ        CX, DX
+	CMPQ        BX, $0x04
+	JA          manyNumbers
+	VMOVDQU     frontLow<>+0(SB), X10
+	VMOVDQU     frontHigh<>+0(SB), X11
+	VMOVDQU     lowNibbles<>+0(SB), X12
+	VMOVDQU     (CX), X0
+	VMOVDQU     16(CX), X1
+	VMOVDQU     32(CX), X2
+	VMOVDQU     48(CX), X3
+	VPUNPCKLDQ  X1, X0, X4
+	VPUNPCKHDQ  X1, X0, X5
+	VPUNPCKLDQ  X3, X2, X6
+	VPUNPCKHDQ  X3, X2, X7
+	VPUNPCKLQDQ X6, X4, X0
+	VPUNPCKHQDQ X6, X4, X1
+	VPUNPCKLQDQ X7, X5, X2
+	VPUNPCKHQDQ X7, X5, X3
+	VPXOR       512(DI), X3, X3
+	VPSRLD      $0x04, X0, X4
+	VPAND       X12, X0, X0
+	VPAND       X12, X4, X4
+	VPSHUFB     X0, X10, X0
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X0, X0
+	VMOVDQU     X0, 1344(AX)
+	VPSRLD      $0x04, X1, X4
+	VPAND       X12, X1, X1
+	VPAND       X12, X4, X4
+	VPSHUFB     X1, X10, X1
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X1, X1
+	VMOVDQU     X1, 1360(AX)
+	VPSRLD      $0x04, X2, X4
+	VPAND       X12, X2, X2
+	VPAND       X12, X4, X4
+	VPSHUFB     X2, X10, X2
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X2, X2
+	VMOVDQU     X2, 1376(AX)
+	VPSRLD      $0x04, X3, X4
+	VPAND       X12, X3, X3
+	VPAND       X12, X4, X4
+	VPSHUFB     X3, X10, X3
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X3, X3
+	VMOVDQU     X3, 1392(AX)
+	MOVQ        DI, CX
+	LEAQ        512(DI), BX
+	VMOVDQU     rotatedBytesLow<>+0(SB), X8
+	VMOVDQU     rotatedBytesHigh<>+0(SB), X9
+	VMOVDQU     shiftedBytesLow<>+0(SB), X10
+	VMOVDQU     shiftedBytesHigh<>+0(SB), X11
+	VMOVDQU     lowNibbles<>+0(SB), X12
+	VMOVDQU     1392(AX), X1
 
-unit:
-	MOVQ SI, BX
+numberRounds:
+	VPXOR       1376(AX), X1, X0
+	VPXOR       1360(AX), X0, X13
+	VAESENCLAST (CX), X13, X13
+	VPSHUFB     unshiftRows<>+0(SB), X13, X13
+	VPSRLD      $0x04, X13, X14
+	VPAND       X12, X13, X13
+	VPAND       X12, X14, X14
+	VPSHUFB     X13, X8, X1
+	VPSHUFB     X14, X9, X15
+	VPXOR       X15, X1, X1
+	VPSHUFB     X13, X10, X13
+	VPSHUFB     X14, X11, X14
+	VPXOR       X14, X13, X13
+	VPSHUFB     rotate16<>+0(SB), X1, X15
+	VPXOR       X15, X13, X13
+	VPXOR       1344(AX), X1, X1
+	VPXOR       X13, X1, X1
+	VPSHUFB     rotate24<>+0(SB), X13, X13
+	VPXOR       X13, X1, X1
+	VMOVDQU     X1, 1344(AX)
+	VPXOR       X1, X0, X13
+	VAESENCLAST 16(CX), X13, X13
+	VPSHUFB     unshiftRows<>+0(SB), X13, X13
+	VPSRLD      $0x04, X13, X14
+	VPAND       X12, X13, X13
+	VPAND       X12, X14, X14
+	VPSHUFB     X13, X8, X0
+	VPSHUFB     X14, X9, X15
+	VPXOR       X15, X0, X0
+	VPSHUFB     X13, X10, X13
+	VPSHUFB     X14, X11, X14
+	VPXOR       X14, X13, X13
+	VPSHUFB     rotate16<>+0(SB), X0, X15
+	VPXOR       X15, X13, X13
+	VPXOR       1360(AX), X0, X0
+	VPXOR       X13, X0, X0
+	VPSHUFB     rotate24<>+0(SB), X13, X13
+	VPXOR       X13, X0, X0
+	VMOVDQU     X0, 1360(AX)
+	VPXOR       X0, X1, X1
+	VPXOR       1392(AX), X1, X13
+	VAESENCLAST 32(CX), X13, X13
+	VPSHUFB     unshiftRows<>+0(SB), X13, X13
+	VPSRLD      $0x04, X13, X14
+	VPAND       X12, X13, X13
+	VPAND       X12, X14, X14
+	VPSHUFB     X13, X8, X0
+	VPSHUFB     X14, X9, X15
+	VPXOR       X15, X0, X0
+	VPSHUFB     X13, X10, X13
+	VPSHUFB     X14, X11, X14
+	VPXOR       X14, X13, X13
+	VPSHUFB     rotate16<>+0(SB), X0, X15
+	VPXOR       X15, X13, X13
+	VPXOR       1376(AX), X0, X0
+	VPXOR       X13, X0, X0
+	VPSHUFB     rotate24<>+0(SB), X13, X13
+	VPXOR       X13, X0, X0
+	VMOVDQU     X0, 1376(AX)
+	VPXOR       X0, X1, X13
+	VAESENCLAST 48(CX), X13, X13
+	VPSHUFB     unshiftRows<>+0(SB), X13, X13
+	VPSRLD      $0x04, X13, X14
+	VPAND       X12, X13, X13
+	VPAND       X12, X14, X14
+	VPSHUFB     X13, X8, X1
+	VPSHUFB     X14, X9, X15
+	VPXOR       X15, X1, X1
+	VPSHUFB     X13, X10, X13
+	VPSHUFB     X14, X11, X14
+	VPXOR       X14, X13, X13
+	VPSHUFB     rotate16<>+0(SB), X1, X15
+	VPXOR       X15, X13, X13
+	VPXOR       1392(AX), X1, X1
+	VPXOR       X13, X1, X1
+	VPSHUFB     rotate24<>+0(SB), X13, X13
+	VPXOR       X13, X1, X1
+	VMOVDQU     X1, 1392(AX)
+	ADDQ        $+64, CX
+	CMPQ        CX, BX
+	JB          numberRounds
+	VMOVDQU     backLow<>+0(SB), X10
+	VMOVDQU     backHigh<>+0(SB), X11
+	VMOVDQU     lowNibbles<>+0(SB), X12
+	VMOVDQU     1392(AX), X3
+	VPSRLD      $0x04, X3, X4
+	VPAND       X12, X3, X3
+	VPAND       X12, X4, X4
+	VPSHUFB     X3, X10, X3
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X3, X3
+	VMOVDQU     1376(AX), X2
+	VPSRLD      $0x04, X2, X4
+	VPAND       X12, X2, X2
+	VPAND       X12, X4, X4
+	VPSHUFB     X2, X10, X2
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X2, X2
+	VPXOR       560(DI), X2, X2
+	VMOVDQU     1360(AX), X1
+	VPSRLD      $0x04, X1, X4
+	VPAND       X12, X1, X1
+	VPAND       X12, X4, X4
+	VPSHUFB     X1, X10, X1
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X1, X1
+	VPXOR       544(DI), X1, X1
+	VMOVDQU     1344(AX), X0
+	VPSRLD      $0x04, X0, X4
+	VPAND       X12, X0, X0
+	VPAND       X12, X4, X4
+	VPSHUFB     X0, X10, X0
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X0, X0
+	VPXOR       528(DI), X0, X0
+	VPUNPCKLDQ  X2, X3, X4
+	VPUNPCKHDQ  X2, X3, X5
+	VPUNPCKLDQ  X0, X1, X6
+	VPUNPCKHDQ  X0, X1, X7
+	VPUNPCKLQDQ X6, X4, X3
+	VPUNPCKHQDQ X6, X4, X2
+	VPUNPCKLQDQ X7, X5, X1
+	VPUNPCKHQDQ X7, X5, X0
+	VMOVDQU     X3, (DX)
+	VMOVDQU     X2, 16(DX)
+	VMOVDQU     X1, 32(DX)
+	VMOVDQU     X0, 48(DX)
+	JMP         data
+
+manyNumbers:
+	ADDQ $+15, BX
+	SHRQ $0x04, BX
+	LEAQ 1024(AX), R8
+	MOVQ $0x00000001, R10
+	XORQ SI, SI
+
+chunks:
+	MOVQ R10, R9
 
 chunk:
-	VMOVDQU     (R10), X8
+	VMOVDQU     (R8), X8
 	VMOVDQU     poly<>+0(SB), X9
 	VPSLLDQ     $0x02, X8, X4
 	VPSRLDQ     $0x0e, X8, X5
 	VPCLMULQDQ  $0x00, X9, X5, X5
 	VPXOR       X5, X4, X4
-	VMOVDQU     X4, (R10)
+	VMOVDQU     X4, (R8)
 	VMOVDQU     frontLow<>+0(SB), X10
 	VMOVDQU     frontHigh<>+0(SB), X11
 	VMOVDQU     lowNibbles<>+0(SB), X12
@@ -234,7 +420,7 @@ chunk:
 	VPUNPCKHQDQ X6, X4, X1
 	VPUNPCKLQDQ X7, X5, X2
 	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       512(R9), X3, X3
+	VPXOR       512(DI), X3, X3
 	VPSRLD      $0x04, X0, X4
 	VPAND       X12, X0, X0
 	VPAND       X12, X4, X4
@@ -303,7 +489,7 @@ chunk:
 	VPUNPCKHQDQ X6, X4, X1
 	VPUNPCKLQDQ X7, X5, X2
 	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       512(R9), X3, X3
+	VPXOR       512(DI), X3, X3
 	VPSRLD      $0x04, X0, X4
 	VPAND       X12, X0, X0
 	VPAND       X12, X4, X4
@@ -368,7 +554,7 @@ chunk:
 	VPUNPCKHQDQ X6, X4, X1
 	VPUNPCKLQDQ X7, X5, X2
 	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       512(R9), X3, X3
+	VPXOR       512(DI), X3, X3
 	VPSRLD      $0x04, X0, X4
 	VPAND       X12, X0, X0
 	VPAND       X12, X4, X4
@@ -433,7 +619,7 @@ chunk:
 	VPUNPCKHQDQ X6, X4, X1
 	VPUNPCKLQDQ X7, X5, X2
 	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       512(R9), X3, X3
+	VPXOR       512(DI), X3, X3
 	VPSRLD      $0x04, X0, X4
 	VPAND       X12, X0, X0
 	VPAND       X12, X4, X4
@@ -462,8 +648,8 @@ chunk:
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X3, X3
 	VMOVDQU     X3, 1584(AX)
-	MOVQ        R9, R11
-	LEAQ        512(R9), R12
+	MOVQ        DI, R11
+	LEAQ        512(DI), R12
 	VMOVDQU     rotatedBytesLow<>+0(SB), X8
 	VMOVDQU     rotatedBytesHigh<>+0(SB), X9
 	VMOVDQU     shiftedBytesLow<>+0(SB), X10
@@ -793,212 +979,218 @@ rounds:
 	VMOVDQU     backLow<>+0(SB), X10
 	VMOVDQU     backHigh<>+0(SB), X11
 	VMOVDQU     lowNibbles<>+0(SB), X12
-	VMOVDQU     1392(AX), X0
-	VPSRLD      $0x04, X0, X4
-	VPAND       X12, X0, X0
-	VPAND       X12, X4, X4
-	VPSHUFB     X0, X10, X0
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X0, X0
-	VMOVDQU     1376(AX), X1
-	VPSRLD      $0x04, X1, X4
-	VPAND       X12, X1, X1
-	VPAND       X12, X4, X4
-	VPSHUFB     X1, X10, X1
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X1, X1
-	VPXOR       560(R9), X1, X1
-	VMOVDQU     1360(AX), X2
-	VPSRLD      $0x04, X2, X4
-	VPAND       X12, X2, X2
-	VPAND       X12, X4, X4
-	VPSHUFB     X2, X10, X2
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X2, X2
-	VPXOR       544(R9), X2, X2
-	VMOVDQU     1344(AX), X3
+	VMOVDQU     1392(AX), X3
 	VPSRLD      $0x04, X3, X4
 	VPAND       X12, X3, X3
 	VPAND       X12, X4, X4
 	VPSHUFB     X3, X10, X3
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X3, X3
-	VPXOR       528(R9), X3, X3
-	VPUNPCKLDQ  X1, X0, X4
-	VPUNPCKHDQ  X1, X0, X5
-	VPUNPCKLDQ  X3, X2, X6
-	VPUNPCKHDQ  X3, X2, X7
-	VPUNPCKLQDQ X6, X4, X0
-	VPUNPCKHQDQ X6, X4, X1
-	VPUNPCKLQDQ X7, X5, X2
-	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       1088(AX), X0, X0
-	VMOVDQU     X0, (DX)
-	VPXOR       1104(AX), X1, X1
-	VMOVDQU     X1, 16(DX)
-	VPXOR       1120(AX), X2, X2
-	VMOVDQU     X2, 32(DX)
-	VPXOR       1136(AX), X3, X3
-	VMOVDQU     X3, 48(DX)
-	VMOVDQU     1456(AX), X0
-	VPSRLD      $0x04, X0, X4
-	VPAND       X12, X0, X0
-	VPAND       X12, X4, X4
-	VPSHUFB     X0, X10, X0
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X0, X0
-	VMOVDQU     1440(AX), X1
-	VPSRLD      $0x04, X1, X4
-	VPAND       X12, X1, X1
-	VPAND       X12, X4, X4
-	VPSHUFB     X1, X10, X1
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X1, X1
-	VPXOR       560(R9), X1, X1
-	VMOVDQU     1424(AX), X2
+	VMOVDQU     1376(AX), X2
 	VPSRLD      $0x04, X2, X4
 	VPAND       X12, X2, X2
 	VPAND       X12, X4, X4
 	VPSHUFB     X2, X10, X2
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X2, X2
-	VPXOR       544(R9), X2, X2
-	VMOVDQU     1408(AX), X3
-	VPSRLD      $0x04, X3, X4
-	VPAND       X12, X3, X3
-	VPAND       X12, X4, X4
-	VPSHUFB     X3, X10, X3
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X3, X3
-	VPXOR       528(R9), X3, X3
-	VPUNPCKLDQ  X1, X0, X4
-	VPUNPCKHDQ  X1, X0, X5
-	VPUNPCKLDQ  X3, X2, X6
-	VPUNPCKHDQ  X3, X2, X7
-	VPUNPCKLQDQ X6, X4, X0
-	VPUNPCKHQDQ X6, X4, X1
-	VPUNPCKLQDQ X7, X5, X2
-	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       1152(AX), X0, X0
-	VMOVDQU     X0, 64(DX)
-	VPXOR       1168(AX), X1, X1
-	VMOVDQU     X1, 80(DX)
-	VPXOR       1184(AX), X2, X2
-	VMOVDQU     X2, 96(DX)
-	VPXOR       1200(AX), X3, X3
-	VMOVDQU     X3, 112(DX)
-	VMOVDQU     1520(AX), X0
-	VPSRLD      $0x04, X0, X4
-	VPAND       X12, X0, X0
-	VPAND       X12, X4, X4
-	VPSHUFB     X0, X10, X0
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X0, X0
-	VMOVDQU     1504(AX), X1
+	VPXOR       560(DI), X2, X2
+	VMOVDQU     1360(AX), X1
 	VPSRLD      $0x04, X1, X4
 	VPAND       X12, X1, X1
 	VPAND       X12, X4, X4
 	VPSHUFB     X1, X10, X1
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X1, X1
-	VPXOR       560(R9), X1, X1
-	VMOVDQU     1488(AX), X2
-	VPSRLD      $0x04, X2, X4
-	VPAND       X12, X2, X2
-	VPAND       X12, X4, X4
-	VPSHUFB     X2, X10, X2
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X2, X2
-	VPXOR       544(R9), X2, X2
-	VMOVDQU     1472(AX), X3
-	VPSRLD      $0x04, X3, X4
-	VPAND       X12, X3, X3
-	VPAND       X12, X4, X4
-	VPSHUFB     X3, X10, X3
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X3, X3
-	VPXOR       528(R9), X3, X3
-	VPUNPCKLDQ  X1, X0, X4
-	VPUNPCKHDQ  X1, X0, X5
-	VPUNPCKLDQ  X3, X2, X6
-	VPUNPCKHDQ  X3, X2, X7
-	VPUNPCKLQDQ X6, X4, X0
-	VPUNPCKHQDQ X6, X4, X1
-	VPUNPCKLQDQ X7, X5, X2
-	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       1216(AX), X0, X0
-	VMOVDQU     X0, 128(DX)
-	VPXOR       1232(AX), X1, X1
-	VMOVDQU     X1, 144(DX)
-	VPXOR       1248(AX), X2, X2
-	VMOVDQU     X2, 160(DX)
-	VPXOR       1264(AX), X3, X3
-	VMOVDQU     X3, 176(DX)
-	VMOVDQU     1584(AX), X0
+	VPXOR       544(DI), X1, X1
+	VMOVDQU     1344(AX), X0
 	VPSRLD      $0x04, X0, X4
 	VPAND       X12, X0, X0
 	VPAND       X12, X4, X4
 	VPSHUFB     X0, X10, X0
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X0, X0
-	VMOVDQU     1568(AX), X1
-	VPSRLD      $0x04, X1, X4
-	VPAND       X12, X1, X1
-	VPAND       X12, X4, X4
-	VPSHUFB     X1, X10, X1
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X1, X1
-	VPXOR       560(R9), X1, X1
-	VMOVDQU     1552(AX), X2
-	VPSRLD      $0x04, X2, X4
-	VPAND       X12, X2, X2
-	VPAND       X12, X4, X4
-	VPSHUFB     X2, X10, X2
-	VPSHUFB     X4, X11, X4
-	VPXOR       X4, X2, X2
-	VPXOR       544(R9), X2, X2
-	VMOVDQU     1536(AX), X3
+	VPXOR       528(DI), X0, X0
+	VPUNPCKLDQ  X2, X3, X4
+	VPUNPCKHDQ  X2, X3, X5
+	VPUNPCKLDQ  X0, X1, X6
+	VPUNPCKHDQ  X0, X1, X7
+	VPUNPCKLQDQ X6, X4, X3
+	VPUNPCKHQDQ X6, X4, X2
+	VPUNPCKLQDQ X7, X5, X1
+	VPUNPCKHQDQ X7, X5, X0
+	VPXOR       1088(AX), X3, X3
+	VMOVDQU     X3, (DX)
+	VPXOR       1104(AX), X2, X2
+	VMOVDQU     X2, 16(DX)
+	VPXOR       1120(AX), X1, X1
+	VMOVDQU     X1, 32(DX)
+	VPXOR       1136(AX), X0, X0
+	VMOVDQU     X0, 48(DX)
+	VMOVDQU     1456(AX), X3
 	VPSRLD      $0x04, X3, X4
 	VPAND       X12, X3, X3
 	VPAND       X12, X4, X4
 	VPSHUFB     X3, X10, X3
 	VPSHUFB     X4, X11, X4
 	VPXOR       X4, X3, X3
-	VPXOR       528(R9), X3, X3
-	VPUNPCKLDQ  X1, X0, X4
-	VPUNPCKHDQ  X1, X0, X5
-	VPUNPCKLDQ  X3, X2, X6
-	VPUNPCKHDQ  X3, X2, X7
-	VPUNPCKLQDQ X6, X4, X0
-	VPUNPCKHQDQ X6, X4, X1
-	VPUNPCKLQDQ X7, X5, X2
-	VPUNPCKHQDQ X7, X5, X3
-	VPXOR       1280(AX), X0, X0
-	VMOVDQU     X0, 192(DX)
-	VPXOR       1296(AX), X1, X1
-	VMOVDQU     X1, 208(DX)
-	VPXOR       1312(AX), X2, X2
-	VMOVDQU     X2, 224(DX)
-	VPXOR       1328(AX), X3, X3
-	VMOVDQU     X3, 240(DX)
+	VMOVDQU     1440(AX), X2
+	VPSRLD      $0x04, X2, X4
+	VPAND       X12, X2, X2
+	VPAND       X12, X4, X4
+	VPSHUFB     X2, X10, X2
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X2, X2
+	VPXOR       560(DI), X2, X2
+	VMOVDQU     1424(AX), X1
+	VPSRLD      $0x04, X1, X4
+	VPAND       X12, X1, X1
+	VPAND       X12, X4, X4
+	VPSHUFB     X1, X10, X1
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X1, X1
+	VPXOR       544(DI), X1, X1
+	VMOVDQU     1408(AX), X0
+	VPSRLD      $0x04, X0, X4
+	VPAND       X12, X0, X0
+	VPAND       X12, X4, X4
+	VPSHUFB     X0, X10, X0
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X0, X0
+	VPXOR       528(DI), X0, X0
+	VPUNPCKLDQ  X2, X3, X4
+	VPUNPCKHDQ  X2, X3, X5
+	VPUNPCKLDQ  X0, X1, X6
+	VPUNPCKHDQ  X0, X1, X7
+	VPUNPCKLQDQ X6, X4, X3
+	VPUNPCKHQDQ X6, X4, X2
+	VPUNPCKLQDQ X7, X5, X1
+	VPUNPCKHQDQ X7, X5, X0
+	VPXOR       1152(AX), X3, X3
+	VMOVDQU     X3, 64(DX)
+	VPXOR       1168(AX), X2, X2
+	VMOVDQU     X2, 80(DX)
+	VPXOR       1184(AX), X1, X1
+	VMOVDQU     X1, 96(DX)
+	VPXOR       1200(AX), X0, X0
+	VMOVDQU     X0, 112(DX)
+	VMOVDQU     1520(AX), X3
+	VPSRLD      $0x04, X3, X4
+	VPAND       X12, X3, X3
+	VPAND       X12, X4, X4
+	VPSHUFB     X3, X10, X3
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X3, X3
+	VMOVDQU     1504(AX), X2
+	VPSRLD      $0x04, X2, X4
+	VPAND       X12, X2, X2
+	VPAND       X12, X4, X4
+	VPSHUFB     X2, X10, X2
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X2, X2
+	VPXOR       560(DI), X2, X2
+	VMOVDQU     1488(AX), X1
+	VPSRLD      $0x04, X1, X4
+	VPAND       X12, X1, X1
+	VPAND       X12, X4, X4
+	VPSHUFB     X1, X10, X1
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X1, X1
+	VPXOR       544(DI), X1, X1
+	VMOVDQU     1472(AX), X0
+	VPSRLD      $0x04, X0, X4
+	VPAND       X12, X0, X0
+	VPAND       X12, X4, X4
+	VPSHUFB     X0, X10, X0
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X0, X0
+	VPXOR       528(DI), X0, X0
+	VPUNPCKLDQ  X2, X3, X4
+	VPUNPCKHDQ  X2, X3, X5
+	VPUNPCKLDQ  X0, X1, X6
+	VPUNPCKHDQ  X0, X1, X7
+	VPUNPCKLQDQ X6, X4, X3
+	VPUNPCKHQDQ X6, X4, X2
+	VPUNPCKLQDQ X7, X5, X1
+	VPUNPCKHQDQ X7, X5, X0
+	VPXOR       1216(AX), X3, X3
+	VMOVDQU     X3, 128(DX)
+	VPXOR       1232(AX), X2, X2
+	VMOVDQU     X2, 144(DX)
+	VPXOR       1248(AX), X1, X1
+	VMOVDQU     X1, 160(DX)
+	VPXOR       1264(AX), X0, X0
+	VMOVDQU     X0, 176(DX)
+	VMOVDQU     1584(AX), X3
+	VPSRLD      $0x04, X3, X4
+	VPAND       X12, X3, X3
+	VPAND       X12, X4, X4
+	VPSHUFB     X3, X10, X3
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X3, X3
+	VMOVDQU     1568(AX), X2
+	VPSRLD      $0x04, X2, X4
+	VPAND       X12, X2, X2
+	VPAND       X12, X4, X4
+	VPSHUFB     X2, X10, X2
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X2, X2
+	VPXOR       560(DI), X2, X2
+	VMOVDQU     1552(AX), X1
+	VPSRLD      $0x04, X1, X4
+	VPAND       X12, X1, X1
+	VPAND       X12, X4, X4
+	VPSHUFB     X1, X10, X1
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X1, X1
+	VPXOR       544(DI), X1, X1
+	VMOVDQU     1536(AX), X0
+	VPSRLD      $0x04, X0, X4
+	VPAND       X12, X0, X0
+	VPAND       X12, X4, X4
+	VPSHUFB     X0, X10, X0
+	VPSHUFB     X4, X11, X4
+	VPXOR       X4, X0, X0
+	VPXOR       528(DI), X0, X0
+	VPUNPCKLDQ  X2, X3, X4
+	VPUNPCKHDQ  X2, X3, X5
+	VPUNPCKLDQ  X0, X1, X6
+	VPUNPCKHDQ  X0, X1, X7
+	VPUNPCKLQDQ X6, X4, X3
+	VPUNPCKHQDQ X6, X4, X2
+	VPUNPCKLQDQ X7, X5, X1
+	VPUNPCKHQDQ X7, X5, X0
+	VPXOR       1280(AX), X3, X3
+	VMOVDQU     X3, 192(DX)
+	VPXOR       1296(AX), X2, X2
+	VMOVDQU     X2, 208(DX)
+	VPXOR       1312(AX), X1, X1
+	VMOVDQU     X1, 224(DX)
+	VPXOR       1328(AX), X0, X0
+	VMOVDQU     X0, 240(DX)
 	ADDQ        $+256, CX
 	ADDQ        $+256, DX
-	DECQ        BX
-	JNZ         chunk
-	ADDQ        $+16, R10
-	DECQ        DI
-	JNZ         unit
-	TESTQ       R8, R8
-	JNZ         done
-	INCQ        R8
-	MOVQ        units+40(FP), DI
-	MOVQ        keys+0(FP), R9
-	MOVQ        dst+16(FP), DX
-	MOVQ        src+24(FP), CX
-	MOVQ        unit+32(FP), SI
-	SHRQ        $0x08, SI
-	LEAQ        (AX), R10
-	JMP         unit
+	DECQ        R9
+	JNZ         tweak
+	ADDQ        $+16, R8
+	MOVQ        R10, R9
+
+tweak:
+	DECQ  BX
+	JNZ   chunk
+	TESTQ SI, SI
+	JNZ   done
+
+data:
+	MOVQ  $0x00000001, SI
+	MOVQ  keys+0(FP), DI
+	MOVQ  dst+16(FP), DX
+	MOVQ  src+24(FP), CX
+	MOVQ  unit+32(FP), R10
+	SHRQ  $0x08, R10
+	MOVQ  units+40(FP), BX
+	IMULQ R10, BX
+	LEAQ  (AX), R8
+	JMP   chunks
 
 done:
 	VPXOR   X0, X0, X0
@@ -1064,33 +1256,231 @@ TEXT ·cryptAESNI256(SB), $2176-64
 	LEAQ (AX), DX
 
 number:
-	MOVQ    BX, (DX)
-	MOVQ    SI, 8(DX)
-	ADDQ    $+16, DX
-	ADDQ    $+1, BX
-	ADCQ    $+0, SI
-	DECQ    CX
-	JNZ     number
-	VPXOR   X0, X0, X0
-	VMOVDQU X0, 1024(AX)
-	VMOVDQU X0, 1040(AX)
-	VMOVDQU X0, 1056(AX)
-	VMOVDQU X0, 1072(AX)
-	MOVQ    units+40(FP), DI
-	ADDQ    $+31, DI
-	SHRQ    $0x05, DI
-	MOVQ    tweakKeys+8(FP), R9
-	LEAQ    (AX), CX
-	MOVQ    CX, DX
-	LEAQ    1024(AX), R10
-	MOVQ    $0x00000001, SI
-	XORQ    R8, R8
+	MOVQ        BX, (DX)
+	MOVQ        SI, 8(DX)
+	ADDQ        $+16, DX
+	ADDQ        $+1, BX
+	ADCQ        $+0, SI
+	DECQ        CX
+	JNZ         number
+	VPXOR       X0, X0, X0
+	VMOVDQU     X0, 1024(AX)
+	VMOVDQU     X0, 1040(AX)
+	VMOVDQU     X0, 1056(AX)
+	VMOVDQU     X0, 1072(AX)
+	MOVQ        units+40(FP), BX
+	MOVQ        tweakKeys+8(FP), DI
+	LEAQ        (AX), CX
+	MOVQ        CX, DX
+	CMPQ        BX, $0x08
+	JA          manyNumbers
+	VMOVDQU     frontLow<>+0(SB), Y10
+	VMOVDQU     frontHigh<>+0(SB), Y11
+	VMOVDQU     lowNibbles<>+0(SB), Y12
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     64(CX), Y2
+	VMOVDQU     96(CX), Y3
+	VPUNPCKLDQ  Y1, Y0, Y4
+	VPUNPCKHDQ  Y1, Y0, Y5
+	VPUNPCKLDQ  Y3, Y2, Y6
+	VPUNPCKHDQ  Y3, Y2, Y7
+	VPUNPCKLQDQ Y6, Y4, Y0
+	VPUNPCKHQDQ Y6, Y4, Y1
+	VPUNPCKLQDQ Y7, Y5, Y2
+	VPUNPCKHQDQ Y7, Y5, Y3
+	VPXOR       1024(DI), Y3, Y3
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VMOVDQU     Y0, 1600(AX)
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VMOVDQU     Y1, 1632(AX)
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VMOVDQU     Y2, 1664(AX)
+	VPSRLD      $0x04, Y3, Y4
+	VPAND       Y12, Y3, Y3
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y3, Y10, Y3
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y3, Y3
+	VMOVDQU     Y3, 1696(AX)
+	MOVQ        DI, CX
+	LEAQ        1024(DI), BX
+	VMOVDQU     rotatedBytesLow<>+0(SB), Y8
+	VMOVDQU     rotatedBytesHigh<>+0(SB), Y9
+	VMOVDQU     shiftedBytesLow<>+0(SB), Y10
+	VMOVDQU     shiftedBytesHigh<>+0(SB), Y11
+	VMOVDQU     lowNibbles<>+0(SB), Y12
+	VMOVDQU     1696(AX), Y1
 
-unit:
-	MOVQ SI, BX
+numberRounds:
+	VPXOR        1664(AX), Y1, Y0
+	VPXOR        1632(AX), Y0, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VAESENCLAST  (CX), X13, X13
+	VAESENCLAST  (CX), X14, X14
+	VINSERTI128  $0x01, X14, Y13, Y13
+	VPSHUFB      unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD       $0x04, Y13, Y14
+	VPAND        Y12, Y13, Y13
+	VPAND        Y12, Y14, Y14
+	VPSHUFB      Y13, Y8, Y1
+	VPSHUFB      Y14, Y9, Y15
+	VPXOR        Y15, Y1, Y1
+	VPSHUFB      Y13, Y10, Y13
+	VPSHUFB      Y14, Y11, Y14
+	VPXOR        Y14, Y13, Y13
+	VPSHUFB      rotate16<>+0(SB), Y1, Y15
+	VPXOR        Y15, Y13, Y13
+	VPXOR        1600(AX), Y1, Y1
+	VPXOR        Y13, Y1, Y1
+	VPSHUFB      rotate24<>+0(SB), Y13, Y13
+	VPXOR        Y13, Y1, Y1
+	VMOVDQU      Y1, 1600(AX)
+	VPXOR        Y1, Y0, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VAESENCLAST  32(CX), X13, X13
+	VAESENCLAST  32(CX), X14, X14
+	VINSERTI128  $0x01, X14, Y13, Y13
+	VPSHUFB      unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD       $0x04, Y13, Y14
+	VPAND        Y12, Y13, Y13
+	VPAND        Y12, Y14, Y14
+	VPSHUFB      Y13, Y8, Y0
+	VPSHUFB      Y14, Y9, Y15
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      Y13, Y10, Y13
+	VPSHUFB      Y14, Y11, Y14
+	VPXOR        Y14, Y13, Y13
+	VPSHUFB      rotate16<>+0(SB), Y0, Y15
+	VPXOR        Y15, Y13, Y13
+	VPXOR        1632(AX), Y0, Y0
+	VPXOR        Y13, Y0, Y0
+	VPSHUFB      rotate24<>+0(SB), Y13, Y13
+	VPXOR        Y13, Y0, Y0
+	VMOVDQU      Y0, 1632(AX)
+	VPXOR        Y0, Y1, Y1
+	VPXOR        1696(AX), Y1, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VAESENCLAST  64(CX), X13, X13
+	VAESENCLAST  64(CX), X14, X14
+	VINSERTI128  $0x01, X14, Y13, Y13
+	VPSHUFB      unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD       $0x04, Y13, Y14
+	VPAND        Y12, Y13, Y13
+	VPAND        Y12, Y14, Y14
+	VPSHUFB      Y13, Y8, Y0
+	VPSHUFB      Y14, Y9, Y15
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      Y13, Y10, Y13
+	VPSHUFB      Y14, Y11, Y14
+	VPXOR        Y14, Y13, Y13
+	VPSHUFB      rotate16<>+0(SB), Y0, Y15
+	VPXOR        Y15, Y13, Y13
+	VPXOR        1664(AX), Y0, Y0
+	VPXOR        Y13, Y0, Y0
+	VPSHUFB      rotate24<>+0(SB), Y13, Y13
+	VPXOR        Y13, Y0, Y0
+	VMOVDQU      Y0, 1664(AX)
+	VPXOR        Y0, Y1, Y13
+	VEXTRACTI128 $0x01, Y13, X14
+	VAESENCLAST  96(CX), X13, X13
+	VAESENCLAST  96(CX), X14, X14
+	VINSERTI128  $0x01, X14, Y13, Y13
+	VPSHUFB      unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD       $0x04, Y13, Y14
+	VPAND        Y12, Y13, Y13
+	VPAND        Y12, Y14, Y14
+	VPSHUFB      Y13, Y8, Y1
+	VPSHUFB      Y14, Y9, Y15
+	VPXOR        Y15, Y1, Y1
+	VPSHUFB      Y13, Y10, Y13
+	VPSHUFB      Y14, Y11, Y14
+	VPXOR        Y14, Y13, Y13
+	VPSHUFB      rotate16<>+0(SB), Y1, Y15
+	VPXOR        Y15, Y13, Y13
+	VPXOR        1696(AX), Y1, Y1
+	VPXOR        Y13, Y1, Y1
+	VPSHUFB      rotate24<>+0(SB), Y13, Y13
+	VPXOR        Y13, Y1, Y1
+	VMOVDQU      Y1, 1696(AX)
+	ADDQ         $+128, CX
+	CMPQ         CX, BX
+	JB           numberRounds
+	VMOVDQU      backLow<>+0(SB), Y10
+	VMOVDQU      backHigh<>+0(SB), Y11
+	VMOVDQU      lowNibbles<>+0(SB), Y12
+	VMOVDQU      1696(AX), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPAND        Y12, Y3, Y3
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y3, Y10, Y3
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y3, Y3
+	VMOVDQU      1664(AX), Y2
+	VPSRLD       $0x04, Y2, Y4
+	VPAND        Y12, Y2, Y2
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y2, Y10, Y2
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y2, Y2
+	VPXOR        1120(DI), Y2, Y2
+	VMOVDQU      1632(AX), Y1
+	VPSRLD       $0x04, Y1, Y4
+	VPAND        Y12, Y1, Y1
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y1, Y10, Y1
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y1, Y1
+	VPXOR        1088(DI), Y1, Y1
+	VMOVDQU      1600(AX), Y0
+	VPSRLD       $0x04, Y0, Y4
+	VPAND        Y12, Y0, Y0
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y0, Y10, Y0
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y0, Y0
+	VPXOR        1056(DI), Y0, Y0
+	VPUNPCKLDQ   Y2, Y3, Y4
+	VPUNPCKHDQ   Y2, Y3, Y5
+	VPUNPCKLDQ   Y0, Y1, Y6
+	VPUNPCKHDQ   Y0, Y1, Y7
+	VPUNPCKLQDQ  Y6, Y4, Y3
+	VPUNPCKHQDQ  Y6, Y4, Y2
+	VPUNPCKLQDQ  Y7, Y5, Y1
+	VPUNPCKHQDQ  Y7, Y5, Y0
+	VMOVDQU      Y3, (DX)
+	VMOVDQU      Y2, 32(DX)
+	VMOVDQU      Y1, 64(DX)
+	VMOVDQU      Y0, 96(DX)
+	JMP          data
+
+manyNumbers:
+	ADDQ $+31, BX
+	SHRQ $0x05, BX
+	LEAQ 1024(AX), R8
+	MOVQ $0x00000001, R10
+	XORQ SI, SI
+
+chunks:
+	MOVQ R10, R9
 
 chunk:
-	VBROADCASTI128 (R10), Y8
+	VBROADCASTI128 (R8), Y8
 	VPSLLDQ        $0x04, X8, X4
 	VPSRLDQ        $0x0c, X8, X5
 	VPXOR          X5, X4, X4
@@ -1100,7 +1490,7 @@ chunk:
 	VPXOR          X6, X4, X4
 	VPSLLQ         $0x07, X5, X5
 	VPXOR          X5, X4, X4
-	VMOVDQU        X4, (R10)
+	VMOVDQU        X4, (R8)
 	VMOVDQU        frontLow<>+0(SB), Y10
 	VMOVDQU        frontHigh<>+0(SB), Y11
 	VMOVDQU        lowNibbles<>+0(SB), Y12
@@ -1168,7 +1558,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -1253,7 +1643,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -1338,7 +1728,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -1423,7 +1813,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -1452,8 +1842,8 @@ chunk:
 	VPSHUFB        Y4, Y11, Y4
 	VPXOR          Y4, Y3, Y3
 	VMOVDQU        Y3, 2080(AX)
-	MOVQ           R9, R11
-	LEAQ           1024(R9), R12
+	MOVQ           DI, R11
+	LEAQ           1024(DI), R12
 	VMOVDQU        rotatedBytesLow<>+0(SB), Y8
 	VMOVDQU        rotatedBytesHigh<>+0(SB), Y9
 	VMOVDQU        shiftedBytesLow<>+0(SB), Y10
@@ -1831,212 +2221,218 @@ rounds:
 	VMOVDQU      backLow<>+0(SB), Y10
 	VMOVDQU      backHigh<>+0(SB), Y11
 	VMOVDQU      lowNibbles<>+0(SB), Y12
-	VMOVDQU      1696(AX), Y0
-	VPSRLD       $0x04, Y0, Y4
-	VPAND        Y12, Y0, Y0
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y0, Y10, Y0
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y0, Y0
-	VMOVDQU      1664(AX), Y1
-	VPSRLD       $0x04, Y1, Y4
-	VPAND        Y12, Y1, Y1
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y1, Y10, Y1
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y1, Y1
-	VPXOR        1120(R9), Y1, Y1
-	VMOVDQU      1632(AX), Y2
-	VPSRLD       $0x04, Y2, Y4
-	VPAND        Y12, Y2, Y2
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y2, Y10, Y2
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y2, Y2
-	VPXOR        1088(R9), Y2, Y2
-	VMOVDQU      1600(AX), Y3
+	VMOVDQU      1696(AX), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPAND        Y12, Y3, Y3
 	VPAND        Y12, Y4, Y4
 	VPSHUFB      Y3, Y10, Y3
 	VPSHUFB      Y4, Y11, Y4
 	VPXOR        Y4, Y3, Y3
-	VPXOR        1056(R9), Y3, Y3
-	VPUNPCKLDQ   Y1, Y0, Y4
-	VPUNPCKHDQ   Y1, Y0, Y5
-	VPUNPCKLDQ   Y3, Y2, Y6
-	VPUNPCKHDQ   Y3, Y2, Y7
-	VPUNPCKLQDQ  Y6, Y4, Y0
-	VPUNPCKHQDQ  Y6, Y4, Y1
-	VPUNPCKLQDQ  Y7, Y5, Y2
-	VPUNPCKHQDQ  Y7, Y5, Y3
-	VPXOR        1088(AX), Y0, Y0
-	VMOVDQU      Y0, (DX)
-	VPXOR        1120(AX), Y1, Y1
-	VMOVDQU      Y1, 32(DX)
-	VPXOR        1152(AX), Y2, Y2
-	VMOVDQU      Y2, 64(DX)
-	VPXOR        1184(AX), Y3, Y3
-	VMOVDQU      Y3, 96(DX)
-	VMOVDQU      1824(AX), Y0
-	VPSRLD       $0x04, Y0, Y4
-	VPAND        Y12, Y0, Y0
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y0, Y10, Y0
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y0, Y0
-	VMOVDQU      1792(AX), Y1
-	VPSRLD       $0x04, Y1, Y4
-	VPAND        Y12, Y1, Y1
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y1, Y10, Y1
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y1, Y1
-	VPXOR        1120(R9), Y1, Y1
-	VMOVDQU      1760(AX), Y2
+	VMOVDQU      1664(AX), Y2
 	VPSRLD       $0x04, Y2, Y4
 	VPAND        Y12, Y2, Y2
 	VPAND        Y12, Y4, Y4
 	VPSHUFB      Y2, Y10, Y2
 	VPSHUFB      Y4, Y11, Y4
 	VPXOR        Y4, Y2, Y2
-	VPXOR        1088(R9), Y2, Y2
-	VMOVDQU      1728(AX), Y3
-	VPSRLD       $0x04, Y3, Y4
-	VPAND        Y12, Y3, Y3
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y3, Y10, Y3
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y3, Y3
-	VPXOR        1056(R9), Y3, Y3
-	VPUNPCKLDQ   Y1, Y0, Y4
-	VPUNPCKHDQ   Y1, Y0, Y5
-	VPUNPCKLDQ   Y3, Y2, Y6
-	VPUNPCKHDQ   Y3, Y2, Y7
-	VPUNPCKLQDQ  Y6, Y4, Y0
-	VPUNPCKHQDQ  Y6, Y4, Y1
-	VPUNPCKLQDQ  Y7, Y5, Y2
-	VPUNPCKHQDQ  Y7, Y5, Y3
-	VPXOR        1216(AX), Y0, Y0
-	VMOVDQU      Y0, 128(DX)
-	VPXOR        1248(AX), Y1, Y1
-	VMOVDQU      Y1, 160(DX)
-	VPXOR        1280(AX), Y2, Y2
-	VMOVDQU      Y2, 192(DX)
-	VPXOR        1312(AX), Y3, Y3
-	VMOVDQU      Y3, 224(DX)
-	VMOVDQU      1952(AX), Y0
-	VPSRLD       $0x04, Y0, Y4
-	VPAND        Y12, Y0, Y0
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y0, Y10, Y0
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y0, Y0
-	VMOVDQU      1920(AX), Y1
+	VPXOR        1120(DI), Y2, Y2
+	VMOVDQU      1632(AX), Y1
 	VPSRLD       $0x04, Y1, Y4
 	VPAND        Y12, Y1, Y1
 	VPAND        Y12, Y4, Y4
 	VPSHUFB      Y1, Y10, Y1
 	VPSHUFB      Y4, Y11, Y4
 	VPXOR        Y4, Y1, Y1
-	VPXOR        1120(R9), Y1, Y1
-	VMOVDQU      1888(AX), Y2
-	VPSRLD       $0x04, Y2, Y4
-	VPAND        Y12, Y2, Y2
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y2, Y10, Y2
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y2, Y2
-	VPXOR        1088(R9), Y2, Y2
-	VMOVDQU      1856(AX), Y3
-	VPSRLD       $0x04, Y3, Y4
-	VPAND        Y12, Y3, Y3
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y3, Y10, Y3
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y3, Y3
-	VPXOR        1056(R9), Y3, Y3
-	VPUNPCKLDQ   Y1, Y0, Y4
-	VPUNPCKHDQ   Y1, Y0, Y5
-	VPUNPCKLDQ   Y3, Y2, Y6
-	VPUNPCKHDQ   Y3, Y2, Y7
-	VPUNPCKLQDQ  Y6, Y4, Y0
-	VPUNPCKHQDQ  Y6, Y4, Y1
-	VPUNPCKLQDQ  Y7, Y5, Y2
-	VPUNPCKHQDQ  Y7, Y5, Y3
-	VPXOR        1344(AX), Y0, Y0
-	VMOVDQU      Y0, 256(DX)
-	VPXOR        1376(AX), Y1, Y1
-	VMOVDQU      Y1, 288(DX)
-	VPXOR        1408(AX), Y2, Y2
-	VMOVDQU      Y2, 320(DX)
-	VPXOR        1440(AX), Y3, Y3
-	VMOVDQU      Y3, 352(DX)
-	VMOVDQU      2080(AX), Y0
+	VPXOR        1088(DI), Y1, Y1
+	VMOVDQU      1600(AX), Y0
 	VPSRLD       $0x04, Y0, Y4
 	VPAND        Y12, Y0, Y0
 	VPAND        Y12, Y4, Y4
 	VPSHUFB      Y0, Y10, Y0
 	VPSHUFB      Y4, Y11, Y4
 	VPXOR        Y4, Y0, Y0
-	VMOVDQU      2048(AX), Y1
-	VPSRLD       $0x04, Y1, Y4
-	VPAND        Y12, Y1, Y1
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y1, Y10, Y1
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y1, Y1
-	VPXOR        1120(R9), Y1, Y1
-	VMOVDQU      2016(AX), Y2
-	VPSRLD       $0x04, Y2, Y4
-	VPAND        Y12, Y2, Y2
-	VPAND        Y12, Y4, Y4
-	VPSHUFB      Y2, Y10, Y2
-	VPSHUFB      Y4, Y11, Y4
-	VPXOR        Y4, Y2, Y2
-	VPXOR        1088(R9), Y2, Y2
-	VMOVDQU      1984(AX), Y3
+	VPXOR        1056(DI), Y0, Y0
+	VPUNPCKLDQ   Y2, Y3, Y4
+	VPUNPCKHDQ   Y2, Y3, Y5
+	VPUNPCKLDQ   Y0, Y1, Y6
+	VPUNPCKHDQ   Y0, Y1, Y7
+	VPUNPCKLQDQ  Y6, Y4, Y3
+	VPUNPCKHQDQ  Y6, Y4, Y2
+	VPUNPCKLQDQ  Y7, Y5, Y1
+	VPUNPCKHQDQ  Y7, Y5, Y0
+	VPXOR        1088(AX), Y3, Y3
+	VMOVDQU      Y3, (DX)
+	VPXOR        1120(AX), Y2, Y2
+	VMOVDQU      Y2, 32(DX)
+	VPXOR        1152(AX), Y1, Y1
+	VMOVDQU      Y1, 64(DX)
+	VPXOR        1184(AX), Y0, Y0
+	VMOVDQU      Y0, 96(DX)
+	VMOVDQU      1824(AX), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPAND        Y12, Y3, Y3
 	VPAND        Y12, Y4, Y4
 	VPSHUFB      Y3, Y10, Y3
 	VPSHUFB      Y4, Y11, Y4
 	VPXOR        Y4, Y3, Y3
-	VPXOR        1056(R9), Y3, Y3
-	VPUNPCKLDQ   Y1, Y0, Y4
-	VPUNPCKHDQ   Y1, Y0, Y5
-	VPUNPCKLDQ   Y3, Y2, Y6
-	VPUNPCKHDQ   Y3, Y2, Y7
-	VPUNPCKLQDQ  Y6, Y4, Y0
-	VPUNPCKHQDQ  Y6, Y4, Y1
-	VPUNPCKLQDQ  Y7, Y5, Y2
-	VPUNPCKHQDQ  Y7, Y5, Y3
-	VPXOR        1472(AX), Y0, Y0
-	VMOVDQU      Y0, 384(DX)
-	VPXOR        1504(AX), Y1, Y1
-	VMOVDQU      Y1, 416(DX)
-	VPXOR        1536(AX), Y2, Y2
-	VMOVDQU      Y2, 448(DX)
-	VPXOR        1568(AX), Y3, Y3
-	VMOVDQU      Y3, 480(DX)
+	VMOVDQU      1792(AX), Y2
+	VPSRLD       $0x04, Y2, Y4
+	VPAND        Y12, Y2, Y2
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y2, Y10, Y2
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y2, Y2
+	VPXOR        1120(DI), Y2, Y2
+	VMOVDQU      1760(AX), Y1
+	VPSRLD       $0x04, Y1, Y4
+	VPAND        Y12, Y1, Y1
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y1, Y10, Y1
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y1, Y1
+	VPXOR        1088(DI), Y1, Y1
+	VMOVDQU      1728(AX), Y0
+	VPSRLD       $0x04, Y0, Y4
+	VPAND        Y12, Y0, Y0
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y0, Y10, Y0
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y0, Y0
+	VPXOR        1056(DI), Y0, Y0
+	VPUNPCKLDQ   Y2, Y3, Y4
+	VPUNPCKHDQ   Y2, Y3, Y5
+	VPUNPCKLDQ   Y0, Y1, Y6
+	VPUNPCKHDQ   Y0, Y1, Y7
+	VPUNPCKLQDQ  Y6, Y4, Y3
+	VPUNPCKHQDQ  Y6, Y4, Y2
+	VPUNPCKLQDQ  Y7, Y5, Y1
+	VPUNPCKHQDQ  Y7, Y5, Y0
+	VPXOR        1216(AX), Y3, Y3
+	VMOVDQU      Y3, 128(DX)
+	VPXOR        1248(AX), Y2, Y2
+	VMOVDQU      Y2, 160(DX)
+	VPXOR        1280(AX), Y1, Y1
+	VMOVDQU      Y1, 192(DX)
+	VPXOR        1312(AX), Y0, Y0
+	VMOVDQU      Y0, 224(DX)
+	VMOVDQU      1952(AX), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPAND        Y12, Y3, Y3
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y3, Y10, Y3
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y3, Y3
+	VMOVDQU      1920(AX), Y2
+	VPSRLD       $0x04, Y2, Y4
+	VPAND        Y12, Y2, Y2
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y2, Y10, Y2
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y2, Y2
+	VPXOR        1120(DI), Y2, Y2
+	VMOVDQU      1888(AX), Y1
+	VPSRLD       $0x04, Y1, Y4
+	VPAND        Y12, Y1, Y1
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y1, Y10, Y1
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y1, Y1
+	VPXOR        1088(DI), Y1, Y1
+	VMOVDQU      1856(AX), Y0
+	VPSRLD       $0x04, Y0, Y4
+	VPAND        Y12, Y0, Y0
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y0, Y10, Y0
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y0, Y0
+	VPXOR        1056(DI), Y0, Y0
+	VPUNPCKLDQ   Y2, Y3, Y4
+	VPUNPCKHDQ   Y2, Y3, Y5
+	VPUNPCKLDQ   Y0, Y1, Y6
+	VPUNPCKHDQ   Y0, Y1, Y7
+	VPUNPCKLQDQ  Y6, Y4, Y3
+	VPUNPCKHQDQ  Y6, Y4, Y2
+	VPUNPCKLQDQ  Y7, Y5, Y1
+	VPUNPCKHQDQ  Y7, Y5, Y0
+	VPXOR        1344(AX), Y3, Y3
+	VMOVDQU      Y3, 256(DX)
+	VPXOR        1376(AX), Y2, Y2
+	VMOVDQU      Y2, 288(DX)
+	VPXOR        1408(AX), Y1, Y1
+	VMOVDQU      Y1, 320(DX)
+	VPXOR        1440(AX), Y0, Y0
+	VMOVDQU      Y0, 352(DX)
+	VMOVDQU      2080(AX), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPAND        Y12, Y3, Y3
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y3, Y10, Y3
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y3, Y3
+	VMOVDQU      2048(AX), Y2
+	VPSRLD       $0x04, Y2, Y4
+	VPAND        Y12, Y2, Y2
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y2, Y10, Y2
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y2, Y2
+	VPXOR        1120(DI), Y2, Y2
+	VMOVDQU      2016(AX), Y1
+	VPSRLD       $0x04, Y1, Y4
+	VPAND        Y12, Y1, Y1
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y1, Y10, Y1
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y1, Y1
+	VPXOR        1088(DI), Y1, Y1
+	VMOVDQU      1984(AX), Y0
+	VPSRLD       $0x04, Y0, Y4
+	VPAND        Y12, Y0, Y0
+	VPAND        Y12, Y4, Y4
+	VPSHUFB      Y0, Y10, Y0
+	VPSHUFB      Y4, Y11, Y4
+	VPXOR        Y4, Y0, Y0
+	VPXOR        1056(DI), Y0, Y0
+	VPUNPCKLDQ   Y2, Y3, Y4
+	VPUNPCKHDQ   Y2, Y3, Y5
+	VPUNPCKLDQ   Y0, Y1, Y6
+	VPUNPCKHDQ   Y0, Y1, Y7
+	VPUNPCKLQDQ  Y6, Y4, Y3
+	VPUNPCKHQDQ  Y6, Y4, Y2
+	VPUNPCKLQDQ  Y7, Y5, Y1
+	VPUNPCKHQDQ  Y7, Y5, Y0
+	VPXOR        1472(AX), Y3, Y3
+	VMOVDQU      Y3, 384(DX)
+	VPXOR        1504(AX), Y2, Y2
+	VMOVDQU      Y2, 416(DX)
+	VPXOR        1536(AX), Y1, Y1
+	VMOVDQU      Y1, 448(DX)
+	VPXOR        1568(AX), Y0, Y0
+	VMOVDQU      Y0, 480(DX)
 	ADDQ         $+512, CX
 	ADDQ         $+512, DX
-	DECQ         BX
-	JNZ          chunk
-	ADDQ         $+16, R10
-	DECQ         DI
-	JNZ          unit
-	TESTQ        R8, R8
-	JNZ          done
-	INCQ         R8
-	MOVQ         units+40(FP), DI
-	MOVQ         keys+0(FP), R9
-	MOVQ         dst+16(FP), DX
-	MOVQ         src+24(FP), CX
-	MOVQ         unit+32(FP), SI
-	SHRQ         $0x09, SI
-	LEAQ         (AX), R10
-	JMP          unit
+	DECQ         R9
+	JNZ          tweak
+	ADDQ         $+16, R8
+	MOVQ         R10, R9
+
+tweak:
+	DECQ  BX
+	JNZ   chunk
+	TESTQ SI, SI
+	JNZ   done
+
+data:
+	MOVQ  $0x00000001, SI
+	MOVQ  keys+0(FP), DI
+	MOVQ  dst+16(FP), DX
+	MOVQ  src+24(FP), CX
+	MOVQ  unit+32(FP), R10
+	SHRQ  $0x09, R10
+	MOVQ  units+40(FP), BX
+	IMULQ R10, BX
+	LEAQ  (AX), R8
+	JMP   chunks
 
 done:
 	VPXOR   X0, X0, X0
@@ -2118,39 +2514,225 @@ TEXT ·cryptVAES256(SB), $2176-64
 	LEAQ (AX), DX
 
 number:
-	MOVQ    BX, (DX)
-	MOVQ    SI, 8(DX)
-	ADDQ    $+16, DX
-	ADDQ    $+1, BX
-	ADCQ    $+0, SI
-	DECQ    CX
-	JNZ     number
-	VPXOR   X0, X0, X0
-	VMOVDQU X0, 1024(AX)
-	VMOVDQU X0, 1040(AX)
-	VMOVDQU X0, 1056(AX)
-	VMOVDQU X0, 1072(AX)
-	MOVQ    units+40(FP), DI
-	ADDQ    $+31, DI
-	SHRQ    $0x05, DI
-	MOVQ    tweakKeys+8(FP), R9
-	LEAQ    (AX), CX
-	MOVQ    CX, DX
-	LEAQ    1024(AX), R10
-	MOVQ    $0x00000001, SI
-	XORQ    R8, R8
+	MOVQ        BX, (DX)
+	MOVQ        SI, 8(DX)
+	ADDQ        $+16, DX
+	ADDQ        $+1, BX
+	ADCQ        $+0, SI
+	DECQ        CX
+	JNZ         number
+	VPXOR       X0, X0, X0
+	VMOVDQU     X0, 1024(AX)
+	VMOVDQU     X0, 1040(AX)
+	VMOVDQU     X0, 1056(AX)
+	VMOVDQU     X0, 1072(AX)
+	MOVQ        units+40(FP), BX
+	MOVQ        tweakKeys+8(FP), DI
+	LEAQ        (AX), CX
+	MOVQ        CX, DX
+	CMPQ        BX, $0x08
+	JA          manyNumbers
+	VMOVDQU     frontLow<>+0(SB), Y10
+	VMOVDQU     frontHigh<>+0(SB), Y11
+	VMOVDQU     lowNibbles<>+0(SB), Y12
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     64(CX), Y2
+	VMOVDQU     96(CX), Y3
+	VPUNPCKLDQ  Y1, Y0, Y4
+	VPUNPCKHDQ  Y1, Y0, Y5
+	VPUNPCKLDQ  Y3, Y2, Y6
+	VPUNPCKHDQ  Y3, Y2, Y7
+	VPUNPCKLQDQ Y6, Y4, Y0
+	VPUNPCKHQDQ Y6, Y4, Y1
+	VPUNPCKLQDQ Y7, Y5, Y2
+	VPUNPCKHQDQ Y7, Y5, Y3
+	VPXOR       1024(DI), Y3, Y3
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VMOVDQU     Y0, 1600(AX)
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VMOVDQU     Y1, 1632(AX)
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VMOVDQU     Y2, 1664(AX)
+	VPSRLD      $0x04, Y3, Y4
+	VPAND       Y12, Y3, Y3
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y3, Y10, Y3
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y3, Y3
+	VMOVDQU     Y3, 1696(AX)
+	MOVQ        DI, CX
+	LEAQ        1024(DI), BX
+	VMOVDQU     rotatedBytesLow<>+0(SB), Y8
+	VMOVDQU     rotatedBytesHigh<>+0(SB), Y9
+	VMOVDQU     shiftedBytesLow<>+0(SB), Y10
+	VMOVDQU     shiftedBytesHigh<>+0(SB), Y11
+	VMOVDQU     lowNibbles<>+0(SB), Y12
+	VMOVDQU     1696(AX), Y1
 
-unit:
-	MOVQ SI, BX
+numberRounds:
+	VPXOR       1664(AX), Y1, Y0
+	VPXOR       1632(AX), Y0, Y13
+	VAESENCLAST (CX), Y13, Y13
+	VPSHUFB     unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD      $0x04, Y13, Y14
+	VPAND       Y12, Y13, Y13
+	VPAND       Y12, Y14, Y14
+	VPSHUFB     Y13, Y8, Y1
+	VPSHUFB     Y14, Y9, Y15
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     Y13, Y10, Y13
+	VPSHUFB     Y14, Y11, Y14
+	VPXOR       Y14, Y13, Y13
+	VPSHUFB     rotate16<>+0(SB), Y1, Y15
+	VPXOR       Y15, Y13, Y13
+	VPXOR       1600(AX), Y1, Y1
+	VPXOR       Y13, Y1, Y1
+	VPSHUFB     rotate24<>+0(SB), Y13, Y13
+	VPXOR       Y13, Y1, Y1
+	VMOVDQU     Y1, 1600(AX)
+	VPXOR       Y1, Y0, Y13
+	VAESENCLAST 32(CX), Y13, Y13
+	VPSHUFB     unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD      $0x04, Y13, Y14
+	VPAND       Y12, Y13, Y13
+	VPAND       Y12, Y14, Y14
+	VPSHUFB     Y13, Y8, Y0
+	VPSHUFB     Y14, Y9, Y15
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     Y13, Y10, Y13
+	VPSHUFB     Y14, Y11, Y14
+	VPXOR       Y14, Y13, Y13
+	VPSHUFB     rotate16<>+0(SB), Y0, Y15
+	VPXOR       Y15, Y13, Y13
+	VPXOR       1632(AX), Y0, Y0
+	VPXOR       Y13, Y0, Y0
+	VPSHUFB     rotate24<>+0(SB), Y13, Y13
+	VPXOR       Y13, Y0, Y0
+	VMOVDQU     Y0, 1632(AX)
+	VPXOR       Y0, Y1, Y1
+	VPXOR       1696(AX), Y1, Y13
+	VAESENCLAST 64(CX), Y13, Y13
+	VPSHUFB     unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD      $0x04, Y13, Y14
+	VPAND       Y12, Y13, Y13
+	VPAND       Y12, Y14, Y14
+	VPSHUFB     Y13, Y8, Y0
+	VPSHUFB     Y14, Y9, Y15
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     Y13, Y10, Y13
+	VPSHUFB     Y14, Y11, Y14
+	VPXOR       Y14, Y13, Y13
+	VPSHUFB     rotate16<>+0(SB), Y0, Y15
+	VPXOR       Y15, Y13, Y13
+	VPXOR       1664(AX), Y0, Y0
+	VPXOR       Y13, Y0, Y0
+	VPSHUFB     rotate24<>+0(SB), Y13, Y13
+	VPXOR       Y13, Y0, Y0
+	VMOVDQU     Y0, 1664(AX)
+	VPXOR       Y0, Y1, Y13
+	VAESENCLAST 96(CX), Y13, Y13
+	VPSHUFB     unshiftRows<>+0(SB), Y13, Y13
+	VPSRLD      $0x04, Y13, Y14
+	VPAND       Y12, Y13, Y13
+	VPAND       Y12, Y14, Y14
+	VPSHUFB     Y13, Y8, Y1
+	VPSHUFB     Y14, Y9, Y15
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     Y13, Y10, Y13
+	VPSHUFB     Y14, Y11, Y14
+	VPXOR       Y14, Y13, Y13
+	VPSHUFB     rotate16<>+0(SB), Y1, Y15
+	VPXOR       Y15, Y13, Y13
+	VPXOR       1696(AX), Y1, Y1
+	VPXOR       Y13, Y1, Y1
+	VPSHUFB     rotate24<>+0(SB), Y13, Y13
+	VPXOR       Y13, Y1, Y1
+	VMOVDQU     Y1, 1696(AX)
+	ADDQ        $+128, CX
+	CMPQ        CX, BX
+	JB          numberRounds
+	VMOVDQU     backLow<>+0(SB), Y10
+	VMOVDQU     backHigh<>+0(SB), Y11
+	VMOVDQU     lowNibbles<>+0(SB), Y12
+	VMOVDQU     1696(AX), Y3
+	VPSRLD      $0x04, Y3, Y4
+	VPAND       Y12, Y3, Y3
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y3, Y10, Y3
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y3, Y3
+	VMOVDQU     1664(AX), Y2
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VPXOR       1120(DI), Y2, Y2
+	VMOVDQU     1632(AX), Y1
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VPXOR       1088(DI), Y1, Y1
+	VMOVDQU     1600(AX), Y0
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VPXOR       1056(DI), Y0, Y0
+	VPUNPCKLDQ  Y2, Y3, Y4
+	VPUNPCKHDQ  Y2, Y3, Y5
+	VPUNPCKLDQ  Y0, Y1, Y6
+	VPUNPCKHDQ  Y0, Y1, Y7
+	VPUNPCKLQDQ Y6, Y4, Y3
+	VPUNPCKHQDQ Y6, Y4, Y2
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y0
+	VMOVDQU     Y3, (DX)
+	VMOVDQU     Y2, 32(DX)
+	VMOVDQU     Y1, 64(DX)
+	VMOVDQU     Y0, 96(DX)
+	JMP         data
+
+manyNumbers:
+	ADDQ $+31, BX
+	SHRQ $0x05, BX
+	LEAQ 1024(AX), R8
+	MOVQ $0x00000001, R10
+	XORQ SI, SI
+
+chunks:
+	MOVQ R10, R9
 
 chunk:
-	VBROADCASTI128 (R10), Y8
+	VBROADCASTI128 (R8), Y8
 	VMOVDQU        poly<>+0(SB), Y9
 	VPSLLDQ        $0x04, X8, X4
 	VPSRLDQ        $0x0c, X8, X5
 	VPCLMULQDQ     $0x00, X9, X5, X5
 	VPXOR          X5, X4, X4
-	VMOVDQU        X4, (R10)
+	VMOVDQU        X4, (R8)
 	VMOVDQU        frontLow<>+0(SB), Y10
 	VMOVDQU        frontHigh<>+0(SB), Y11
 	VMOVDQU        lowNibbles<>+0(SB), Y12
@@ -2194,7 +2776,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -2259,7 +2841,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -2324,7 +2906,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -2389,7 +2971,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VPSRLD         $0x04, Y0, Y4
 	VPAND          Y12, Y0, Y0
 	VPAND          Y12, Y4, Y4
@@ -2418,8 +3000,8 @@ chunk:
 	VPSHUFB        Y4, Y11, Y4
 	VPXOR          Y4, Y3, Y3
 	VMOVDQU        Y3, 2080(AX)
-	MOVQ           R9, R11
-	LEAQ           1024(R9), R12
+	MOVQ           DI, R11
+	LEAQ           1024(DI), R12
 	VMOVDQU        rotatedBytesLow<>+0(SB), Y8
 	VMOVDQU        rotatedBytesHigh<>+0(SB), Y9
 	VMOVDQU        shiftedBytesLow<>+0(SB), Y10
@@ -2749,212 +3331,218 @@ rounds:
 	VMOVDQU     backLow<>+0(SB), Y10
 	VMOVDQU     backHigh<>+0(SB), Y11
 	VMOVDQU     lowNibbles<>+0(SB), Y12
-	VMOVDQU     1696(AX), Y0
-	VPSRLD      $0x04, Y0, Y4
-	VPAND       Y12, Y0, Y0
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y0, Y10, Y0
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y0, Y0
-	VMOVDQU     1664(AX), Y1
-	VPSRLD      $0x04, Y1, Y4
-	VPAND       Y12, Y1, Y1
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y1, Y10, Y1
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y1, Y1
-	VPXOR       1120(R9), Y1, Y1
-	VMOVDQU     1632(AX), Y2
-	VPSRLD      $0x04, Y2, Y4
-	VPAND       Y12, Y2, Y2
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y2, Y10, Y2
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y2, Y2
-	VPXOR       1088(R9), Y2, Y2
-	VMOVDQU     1600(AX), Y3
+	VMOVDQU     1696(AX), Y3
 	VPSRLD      $0x04, Y3, Y4
 	VPAND       Y12, Y3, Y3
 	VPAND       Y12, Y4, Y4
 	VPSHUFB     Y3, Y10, Y3
 	VPSHUFB     Y4, Y11, Y4
 	VPXOR       Y4, Y3, Y3
-	VPXOR       1056(R9), Y3, Y3
-	VPUNPCKLDQ  Y1, Y0, Y4
-	VPUNPCKHDQ  Y1, Y0, Y5
-	VPUNPCKLDQ  Y3, Y2, Y6
-	VPUNPCKHDQ  Y3, Y2, Y7
-	VPUNPCKLQDQ Y6, Y4, Y0
-	VPUNPCKHQDQ Y6, Y4, Y1
-	VPUNPCKLQDQ Y7, Y5, Y2
-	VPUNPCKHQDQ Y7, Y5, Y3
-	VPXOR       1088(AX), Y0, Y0
-	VMOVDQU     Y0, (DX)
-	VPXOR       1120(AX), Y1, Y1
-	VMOVDQU     Y1, 32(DX)
-	VPXOR       1152(AX), Y2, Y2
-	VMOVDQU     Y2, 64(DX)
-	VPXOR       1184(AX), Y3, Y3
-	VMOVDQU     Y3, 96(DX)
-	VMOVDQU     1824(AX), Y0
-	VPSRLD      $0x04, Y0, Y4
-	VPAND       Y12, Y0, Y0
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y0, Y10, Y0
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y0, Y0
-	VMOVDQU     1792(AX), Y1
-	VPSRLD      $0x04, Y1, Y4
-	VPAND       Y12, Y1, Y1
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y1, Y10, Y1
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y1, Y1
-	VPXOR       1120(R9), Y1, Y1
-	VMOVDQU     1760(AX), Y2
+	VMOVDQU     1664(AX), Y2
 	VPSRLD      $0x04, Y2, Y4
 	VPAND       Y12, Y2, Y2
 	VPAND       Y12, Y4, Y4
 	VPSHUFB     Y2, Y10, Y2
 	VPSHUFB     Y4, Y11, Y4
 	VPXOR       Y4, Y2, Y2
-	VPXOR       1088(R9), Y2, Y2
-	VMOVDQU     1728(AX), Y3
-	VPSRLD      $0x04, Y3, Y4
-	VPAND       Y12, Y3, Y3
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y3, Y10, Y3
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y3, Y3
-	VPXOR       1056(R9), Y3, Y3
-	VPUNPCKLDQ  Y1, Y0, Y4
-	VPUNPCKHDQ  Y1, Y0, Y5
-	VPUNPCKLDQ  Y3, Y2, Y6
-	VPUNPCKHDQ  Y3, Y2, Y7
-	VPUNPCKLQDQ Y6, Y4, Y0
-	VPUNPCKHQDQ Y6, Y4, Y1
-	VPUNPCKLQDQ Y7, Y5, Y2
-	VPUNPCKHQDQ Y7, Y5, Y3
-	VPXOR       1216(AX), Y0, Y0
-	VMOVDQU     Y0, 128(DX)
-	VPXOR       1248(AX), Y1, Y1
-	VMOVDQU     Y1, 160(DX)
-	VPXOR       1280(AX), Y2, Y2
-	VMOVDQU     Y2, 192(DX)
-	VPXOR       1312(AX), Y3, Y3
-	VMOVDQU     Y3, 224(DX)
-	VMOVDQU     1952(AX), Y0
-	VPSRLD      $0x04, Y0, Y4
-	VPAND       Y12, Y0, Y0
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y0, Y10, Y0
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y0, Y0
-	VMOVDQU     1920(AX), Y1
+	VPXOR       1120(DI), Y2, Y2
+	VMOVDQU     1632(AX), Y1
 	VPSRLD      $0x04, Y1, Y4
 	VPAND       Y12, Y1, Y1
 	VPAND       Y12, Y4, Y4
 	VPSHUFB     Y1, Y10, Y1
 	VPSHUFB     Y4, Y11, Y4
 	VPXOR       Y4, Y1, Y1
-	VPXOR       1120(R9), Y1, Y1
-	VMOVDQU     1888(AX), Y2
-	VPSRLD      $0x04, Y2, Y4
-	VPAND       Y12, Y2, Y2
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y2, Y10, Y2
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y2, Y2
-	VPXOR       1088(R9), Y2, Y2
-	VMOVDQU     1856(AX), Y3
-	VPSRLD      $0x04, Y3, Y4
-	VPAND       Y12, Y3, Y3
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y3, Y10, Y3
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y3, Y3
-	VPXOR       1056(R9), Y3, Y3
-	VPUNPCKLDQ  Y1, Y0, Y4
-	VPUNPCKHDQ  Y1, Y0, Y5
-	VPUNPCKLDQ  Y3, Y2, Y6
-	VPUNPCKHDQ  Y3, Y2, Y7
-	VPUNPCKLQDQ Y6, Y4, Y0
-	VPUNPCKHQDQ Y6, Y4, Y1
-	VPUNPCKLQDQ Y7, Y5, Y2
-	VPUNPCKHQDQ Y7, Y5, Y3
-	VPXOR       1344(AX), Y0, Y0
-	VMOVDQU     Y0, 256(DX)
-	VPXOR       1376(AX), Y1, Y1
-	VMOVDQU     Y1, 288(DX)
-	VPXOR       1408(AX), Y2, Y2
-	VMOVDQU     Y2, 320(DX)
-	VPXOR       1440(AX), Y3, Y3
-	VMOVDQU     Y3, 352(DX)
-	VMOVDQU     2080(AX), Y0
+	VPXOR       1088(DI), Y1, Y1
+	VMOVDQU     1600(AX), Y0
 	VPSRLD      $0x04, Y0, Y4
 	VPAND       Y12, Y0, Y0
 	VPAND       Y12, Y4, Y4
 	VPSHUFB     Y0, Y10, Y0
 	VPSHUFB     Y4, Y11, Y4
 	VPXOR       Y4, Y0, Y0
-	VMOVDQU     2048(AX), Y1
-	VPSRLD      $0x04, Y1, Y4
-	VPAND       Y12, Y1, Y1
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y1, Y10, Y1
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y1, Y1
-	VPXOR       1120(R9), Y1, Y1
-	VMOVDQU     2016(AX), Y2
-	VPSRLD      $0x04, Y2, Y4
-	VPAND       Y12, Y2, Y2
-	VPAND       Y12, Y4, Y4
-	VPSHUFB     Y2, Y10, Y2
-	VPSHUFB     Y4, Y11, Y4
-	VPXOR       Y4, Y2, Y2
-	VPXOR       1088(R9), Y2, Y2
-	VMOVDQU     1984(AX), Y3
+	VPXOR       1056(DI), Y0, Y0
+	VPUNPCKLDQ  Y2, Y3, Y4
+	VPUNPCKHDQ  Y2, Y3, Y5
+	VPUNPCKLDQ  Y0, Y1, Y6
+	VPUNPCKHDQ  Y0, Y1, Y7
+	VPUNPCKLQDQ Y6, Y4, Y3
+	VPUNPCKHQDQ Y6, Y4, Y2
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y0
+	VPXOR       1088(AX), Y3, Y3
+	VMOVDQU     Y3, (DX)
+	VPXOR       1120(AX), Y2, Y2
+	VMOVDQU     Y2, 32(DX)
+	VPXOR       1152(AX), Y1, Y1
+	VMOVDQU     Y1, 64(DX)
+	VPXOR       1184(AX), Y0, Y0
+	VMOVDQU     Y0, 96(DX)
+	VMOVDQU     1824(AX), Y3
 	VPSRLD      $0x04, Y3, Y4
 	VPAND       Y12, Y3, Y3
 	VPAND       Y12, Y4, Y4
 	VPSHUFB     Y3, Y10, Y3
 	VPSHUFB     Y4, Y11, Y4
 	VPXOR       Y4, Y3, Y3
-	VPXOR       1056(R9), Y3, Y3
-	VPUNPCKLDQ  Y1, Y0, Y4
-	VPUNPCKHDQ  Y1, Y0, Y5
-	VPUNPCKLDQ  Y3, Y2, Y6
-	VPUNPCKHDQ  Y3, Y2, Y7
-	VPUNPCKLQDQ Y6, Y4, Y0
-	VPUNPCKHQDQ Y6, Y4, Y1
-	VPUNPCKLQDQ Y7, Y5, Y2
-	VPUNPCKHQDQ Y7, Y5, Y3
-	VPXOR       1472(AX), Y0, Y0
-	VMOVDQU     Y0, 384(DX)
-	VPXOR       1504(AX), Y1, Y1
-	VMOVDQU     Y1, 416(DX)
-	VPXOR       1536(AX), Y2, Y2
-	VMOVDQU     Y2, 448(DX)
-	VPXOR       1568(AX), Y3, Y3
-	VMOVDQU     Y3, 480(DX)
+	VMOVDQU     1792(AX), Y2
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VPXOR       1120(DI), Y2, Y2
+	VMOVDQU     1760(AX), Y1
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VPXOR       1088(DI), Y1, Y1
+	VMOVDQU     1728(AX), Y0
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VPXOR       1056(DI), Y0, Y0
+	VPUNPCKLDQ  Y2, Y3, Y4
+	VPUNPCKHDQ  Y2, Y3, Y5
+	VPUNPCKLDQ  Y0, Y1, Y6
+	VPUNPCKHDQ  Y0, Y1, Y7
+	VPUNPCKLQDQ Y6, Y4, Y3
+	VPUNPCKHQDQ Y6, Y4, Y2
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y0
+	VPXOR       1216(AX), Y3, Y3
+	VMOVDQU     Y3, 128(DX)
+	VPXOR       1248(AX), Y2, Y2
+	VMOVDQU     Y2, 160(DX)
+	VPXOR       1280(AX), Y1, Y1
+	VMOVDQU     Y1, 192(DX)
+	VPXOR       1312(AX), Y0, Y0
+	VMOVDQU     Y0, 224(DX)
+	VMOVDQU     1952(AX), Y3
+	VPSRLD      $0x04, Y3, Y4
+	VPAND       Y12, Y3, Y3
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y3, Y10, Y3
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y3, Y3
+	VMOVDQU     1920(AX), Y2
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VPXOR       1120(DI), Y2, Y2
+	VMOVDQU     1888(AX), Y1
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VPXOR       1088(DI), Y1, Y1
+	VMOVDQU     1856(AX), Y0
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VPXOR       1056(DI), Y0, Y0
+	VPUNPCKLDQ  Y2, Y3, Y4
+	VPUNPCKHDQ  Y2, Y3, Y5
+	VPUNPCKLDQ  Y0, Y1, Y6
+	VPUNPCKHDQ  Y0, Y1, Y7
+	VPUNPCKLQDQ Y6, Y4, Y3
+	VPUNPCKHQDQ Y6, Y4, Y2
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y0
+	VPXOR       1344(AX), Y3, Y3
+	VMOVDQU     Y3, 256(DX)
+	VPXOR       1376(AX), Y2, Y2
+	VMOVDQU     Y2, 288(DX)
+	VPXOR       1408(AX), Y1, Y1
+	VMOVDQU     Y1, 320(DX)
+	VPXOR       1440(AX), Y0, Y0
+	VMOVDQU     Y0, 352(DX)
+	VMOVDQU     2080(AX), Y3
+	VPSRLD      $0x04, Y3, Y4
+	VPAND       Y12, Y3, Y3
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y3, Y10, Y3
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y3, Y3
+	VMOVDQU     2048(AX), Y2
+	VPSRLD      $0x04, Y2, Y4
+	VPAND       Y12, Y2, Y2
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y2, Y10, Y2
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y2, Y2
+	VPXOR       1120(DI), Y2, Y2
+	VMOVDQU     2016(AX), Y1
+	VPSRLD      $0x04, Y1, Y4
+	VPAND       Y12, Y1, Y1
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y1, Y10, Y1
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y1, Y1
+	VPXOR       1088(DI), Y1, Y1
+	VMOVDQU     1984(AX), Y0
+	VPSRLD      $0x04, Y0, Y4
+	VPAND       Y12, Y0, Y0
+	VPAND       Y12, Y4, Y4
+	VPSHUFB     Y0, Y10, Y0
+	VPSHUFB     Y4, Y11, Y4
+	VPXOR       Y4, Y0, Y0
+	VPXOR       1056(DI), Y0, Y0
+	VPUNPCKLDQ  Y2, Y3, Y4
+	VPUNPCKHDQ  Y2, Y3, Y5
+	VPUNPCKLDQ  Y0, Y1, Y6
+	VPUNPCKHDQ  Y0, Y1, Y7
+	VPUNPCKLQDQ Y6, Y4, Y3
+	VPUNPCKHQDQ Y6, Y4, Y2
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y0
+	VPXOR       1472(AX), Y3, Y3
+	VMOVDQU     Y3, 384(DX)
+	VPXOR       1504(AX), Y2, Y2
+	VMOVDQU     Y2, 416(DX)
+	VPXOR       1536(AX), Y1, Y1
+	VMOVDQU     Y1, 448(DX)
+	VPXOR       1568(AX), Y0, Y0
+	VMOVDQU     Y0, 480(DX)
 	ADDQ        $+512, CX
 	ADDQ        $+512, DX
-	DECQ        BX
-	JNZ         chunk
-	ADDQ        $+16, R10
-	DECQ        DI
-	JNZ         unit
-	TESTQ       R8, R8
-	JNZ         done
-	INCQ        R8
-	MOVQ        units+40(FP), DI
-	MOVQ        keys+0(FP), R9
-	MOVQ        dst+16(FP), DX
-	MOVQ        src+24(FP), CX
-	MOVQ        unit+32(FP), SI
-	SHRQ        $0x09, SI
-	LEAQ        (AX), R10
-	JMP         unit
+	DECQ        R9
+	JNZ         tweak
+	ADDQ        $+16, R8
+	MOVQ        R10, R9
+
+tweak:
+	DECQ  BX
+	JNZ   chunk
+	TESTQ SI, SI
+	JNZ   done
+
+data:
+	MOVQ  $0x00000001, SI
+	MOVQ  keys+0(FP), DI
+	MOVQ  dst+16(FP), DX
+	MOVQ  src+24(FP), CX
+	MOVQ  unit+32(FP), R10
+	SHRQ  $0x09, R10
+	MOVQ  units+40(FP), BX
+	IMULQ R10, BX
+	LEAQ  (AX), R8
+	JMP   chunks
 
 done:
 	VPXOR   X0, X0, X0
@@ -3036,39 +3624,148 @@ TEXT ·cryptGFNI256(SB), $2176-64
 	LEAQ (AX), DX
 
 number:
-	MOVQ    BX, (DX)
-	MOVQ    SI, 8(DX)
-	ADDQ    $+16, DX
-	ADDQ    $+1, BX
-	ADCQ    $+0, SI
-	DECQ    CX
-	JNZ     number
-	VPXOR   X0, X0, X0
-	VMOVDQU X0, 1024(AX)
-	VMOVDQU X0, 1040(AX)
-	VMOVDQU X0, 1056(AX)
-	VMOVDQU X0, 1072(AX)
-	MOVQ    units+40(FP), DI
-	ADDQ    $+31, DI
-	SHRQ    $0x05, DI
-	MOVQ    tweakKeys+8(FP), R9
-	LEAQ    (AX), CX
-	MOVQ    CX, DX
-	LEAQ    1024(AX), R10
-	MOVQ    $0x00000001, SI
-	XORQ    R8, R8
+	MOVQ           BX, (DX)
+	MOVQ           SI, 8(DX)
+	ADDQ           $+16, DX
+	ADDQ           $+1, BX
+	ADCQ           $+0, SI
+	DECQ           CX
+	JNZ            number
+	VPXOR          X0, X0, X0
+	VMOVDQU        X0, 1024(AX)
+	VMOVDQU        X0, 1040(AX)
+	VMOVDQU        X0, 1056(AX)
+	VMOVDQU        X0, 1072(AX)
+	MOVQ           units+40(FP), BX
+	MOVQ           tweakKeys+8(FP), DI
+	LEAQ           (AX), CX
+	MOVQ           CX, DX
+	CMPQ           BX, $0x08
+	JA             manyNumbers
+	VMOVDQU        frontMatrix<>+0(SB), Y10
+	VMOVDQU        (CX), Y0
+	VMOVDQU        32(CX), Y1
+	VMOVDQU        64(CX), Y2
+	VMOVDQU        96(CX), Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKHDQ     Y1, Y0, Y5
+	VPUNPCKLDQ     Y3, Y2, Y6
+	VPUNPCKHDQ     Y3, Y2, Y7
+	VPUNPCKLQDQ    Y6, Y4, Y0
+	VPUNPCKHQDQ    Y6, Y4, Y1
+	VPUNPCKLQDQ    Y7, Y5, Y2
+	VPUNPCKHQDQ    Y7, Y5, Y3
+	VPXOR          1024(DI), Y3, Y3
+	VGF2P8AFFINEQB $0x00, Y10, Y0, Y0
+	VMOVDQU        Y0, 1600(AX)
+	VGF2P8AFFINEQB $0x00, Y10, Y1, Y1
+	VMOVDQU        Y1, 1632(AX)
+	VGF2P8AFFINEQB $0x00, Y10, Y2, Y2
+	VMOVDQU        Y2, 1664(AX)
+	VGF2P8AFFINEQB $0x00, Y10, Y3, Y3
+	VMOVDQU        Y3, 1696(AX)
+	MOVQ           DI, CX
+	LEAQ           1024(DI), BX
+	VMOVDQU        rotatedMatrix<>+0(SB), Y8
+	VMOVDQU        shiftedMatrix<>+0(SB), Y10
+	VMOVDQU        rotate16<>+0(SB), Y9
+	VMOVDQU        rotate24<>+0(SB), Y11
+	VMOVDQU        1696(AX), Y1
 
-unit:
-	MOVQ SI, BX
+numberRounds:
+	VPXOR             1664(AX), Y1, Y0
+	VPXOR             1632(AX), Y0, Y13
+	VGF2P8AFFINEINVQB $0x00, Y8, Y13, Y1
+	VGF2P8AFFINEINVQB $0x00, Y10, Y13, Y13
+	VPSHUFB           Y9, Y1, Y15
+	VPXOR             Y15, Y13, Y13
+	VPXOR             1600(AX), Y1, Y1
+	VPXOR             (CX), Y1, Y1
+	VPXOR             Y13, Y1, Y1
+	VPSHUFB           Y11, Y13, Y13
+	VPXOR             Y13, Y1, Y1
+	VMOVDQU           Y1, 1600(AX)
+	VPXOR             Y1, Y0, Y13
+	VGF2P8AFFINEINVQB $0x00, Y8, Y13, Y0
+	VGF2P8AFFINEINVQB $0x00, Y10, Y13, Y13
+	VPSHUFB           Y9, Y0, Y15
+	VPXOR             Y15, Y13, Y13
+	VPXOR             1632(AX), Y0, Y0
+	VPXOR             32(CX), Y0, Y0
+	VPXOR             Y13, Y0, Y0
+	VPSHUFB           Y11, Y13, Y13
+	VPXOR             Y13, Y0, Y0
+	VMOVDQU           Y0, 1632(AX)
+	VPXOR             Y0, Y1, Y1
+	VPXOR             1696(AX), Y1, Y13
+	VGF2P8AFFINEINVQB $0x00, Y8, Y13, Y0
+	VGF2P8AFFINEINVQB $0x00, Y10, Y13, Y13
+	VPSHUFB           Y9, Y0, Y15
+	VPXOR             Y15, Y13, Y13
+	VPXOR             1664(AX), Y0, Y0
+	VPXOR             64(CX), Y0, Y0
+	VPXOR             Y13, Y0, Y0
+	VPSHUFB           Y11, Y13, Y13
+	VPXOR             Y13, Y0, Y0
+	VMOVDQU           Y0, 1664(AX)
+	VPXOR             Y0, Y1, Y13
+	VGF2P8AFFINEINVQB $0x00, Y8, Y13, Y1
+	VGF2P8AFFINEINVQB $0x00, Y10, Y13, Y13
+	VPSHUFB           Y9, Y1, Y15
+	VPXOR             Y15, Y13, Y13
+	VPXOR             1696(AX), Y1, Y1
+	VPXOR             96(CX), Y1, Y1
+	VPXOR             Y13, Y1, Y1
+	VPSHUFB           Y11, Y13, Y13
+	VPXOR             Y13, Y1, Y1
+	VMOVDQU           Y1, 1696(AX)
+	ADDQ              $+128, CX
+	CMPQ              CX, BX
+	JB                numberRounds
+	VMOVDQU           backMatrix<>+0(SB), Y10
+	VMOVDQU           1696(AX), Y3
+	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
+	VMOVDQU           1664(AX), Y2
+	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
+	VPXOR             1120(DI), Y2, Y2
+	VMOVDQU           1632(AX), Y1
+	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
+	VPXOR             1088(DI), Y1, Y1
+	VMOVDQU           1600(AX), Y0
+	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
+	VPXOR             1056(DI), Y0, Y0
+	VPUNPCKLDQ        Y2, Y3, Y4
+	VPUNPCKHDQ        Y2, Y3, Y5
+	VPUNPCKLDQ        Y0, Y1, Y6
+	VPUNPCKHDQ        Y0, Y1, Y7
+	VPUNPCKLQDQ       Y6, Y4, Y3
+	VPUNPCKHQDQ       Y6, Y4, Y2
+	VPUNPCKLQDQ       Y7, Y5, Y1
+	VPUNPCKHQDQ       Y7, Y5, Y0
+	VMOVDQU           Y3, (DX)
+	VMOVDQU           Y2, 32(DX)
+	VMOVDQU           Y1, 64(DX)
+	VMOVDQU           Y0, 96(DX)
+	JMP               data
+
+manyNumbers:
+	ADDQ $+31, BX
+	SHRQ $0x05, BX
+	LEAQ 1024(AX), R8
+	MOVQ $0x00000001, R10
+	XORQ SI, SI
+
+chunks:
+	MOVQ R10, R9
 
 chunk:
-	VBROADCASTI128 (R10), Y8
+	VBROADCASTI128 (R8), Y8
 	VMOVDQU        poly<>+0(SB), Y9
 	VPSLLDQ        $0x04, X8, X4
 	VPSRLDQ        $0x0c, X8, X5
 	VPCLMULQDQ     $0x00, X9, X5, X5
 	VPXOR          X5, X4, X4
-	VMOVDQU        X4, (R10)
+	VMOVDQU        X4, (R8)
 	VMOVDQU        frontMatrix<>+0(SB), Y10
 	VPSLLVQ        left<>+0(SB), Y8, Y4
 	VPSRLVQ        right<>+0(SB), Y8, Y5
@@ -3110,7 +3807,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VGF2P8AFFINEQB $0x00, Y10, Y0, Y0
 	VMOVDQU        Y0, 1600(AX)
 	VGF2P8AFFINEQB $0x00, Y10, Y1, Y1
@@ -3155,7 +3852,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VGF2P8AFFINEQB $0x00, Y10, Y0, Y0
 	VMOVDQU        Y0, 1728(AX)
 	VGF2P8AFFINEQB $0x00, Y10, Y1, Y1
@@ -3200,7 +3897,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VGF2P8AFFINEQB $0x00, Y10, Y0, Y0
 	VMOVDQU        Y0, 1856(AX)
 	VGF2P8AFFINEQB $0x00, Y10, Y1, Y1
@@ -3245,7 +3942,7 @@ chunk:
 	VPUNPCKHQDQ    Y6, Y4, Y1
 	VPUNPCKLQDQ    Y7, Y5, Y2
 	VPUNPCKHQDQ    Y7, Y5, Y3
-	VPXOR          1024(R9), Y3, Y3
+	VPXOR          1024(DI), Y3, Y3
 	VGF2P8AFFINEQB $0x00, Y10, Y0, Y0
 	VMOVDQU        Y0, 1984(AX)
 	VGF2P8AFFINEQB $0x00, Y10, Y1, Y1
@@ -3254,8 +3951,8 @@ chunk:
 	VMOVDQU        Y2, 2048(AX)
 	VGF2P8AFFINEQB $0x00, Y10, Y3, Y3
 	VMOVDQU        Y3, 2080(AX)
-	MOVQ           R9, R11
-	LEAQ           1024(R9), R12
+	MOVQ           DI, R11
+	LEAQ           1024(DI), R12
 	VMOVDQU        rotatedMatrix<>+0(SB), Y8
 	VMOVDQU        shiftedMatrix<>+0(SB), Y10
 	VMOVDQU        rotate16<>+0(SB), Y9
@@ -3454,132 +4151,138 @@ rounds:
 	CMPQ              R11, R12
 	JB                rounds
 	VMOVDQU           backMatrix<>+0(SB), Y10
-	VMOVDQU           1696(AX), Y0
-	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
-	VMOVDQU           1664(AX), Y1
-	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
-	VPXOR             1120(R9), Y1, Y1
-	VMOVDQU           1632(AX), Y2
-	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
-	VPXOR             1088(R9), Y2, Y2
-	VMOVDQU           1600(AX), Y3
+	VMOVDQU           1696(AX), Y3
 	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
-	VPXOR             1056(R9), Y3, Y3
-	VPUNPCKLDQ        Y1, Y0, Y4
-	VPUNPCKHDQ        Y1, Y0, Y5
-	VPUNPCKLDQ        Y3, Y2, Y6
-	VPUNPCKHDQ        Y3, Y2, Y7
-	VPUNPCKLQDQ       Y6, Y4, Y0
-	VPUNPCKHQDQ       Y6, Y4, Y1
-	VPUNPCKLQDQ       Y7, Y5, Y2
-	VPUNPCKHQDQ       Y7, Y5, Y3
-	VPXOR             1088(AX), Y0, Y0
-	VMOVDQU           Y0, (DX)
-	VPXOR             1120(AX), Y1, Y1
-	VMOVDQU           Y1, 32(DX)
-	VPXOR             1152(AX), Y2, Y2
-	VMOVDQU           Y2, 64(DX)
-	VPXOR             1184(AX), Y3, Y3
-	VMOVDQU           Y3, 96(DX)
-	VMOVDQU           1824(AX), Y0
-	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
-	VMOVDQU           1792(AX), Y1
-	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
-	VPXOR             1120(R9), Y1, Y1
-	VMOVDQU           1760(AX), Y2
+	VMOVDQU           1664(AX), Y2
 	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
-	VPXOR             1088(R9), Y2, Y2
-	VMOVDQU           1728(AX), Y3
-	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
-	VPXOR             1056(R9), Y3, Y3
-	VPUNPCKLDQ        Y1, Y0, Y4
-	VPUNPCKHDQ        Y1, Y0, Y5
-	VPUNPCKLDQ        Y3, Y2, Y6
-	VPUNPCKHDQ        Y3, Y2, Y7
-	VPUNPCKLQDQ       Y6, Y4, Y0
-	VPUNPCKHQDQ       Y6, Y4, Y1
-	VPUNPCKLQDQ       Y7, Y5, Y2
-	VPUNPCKHQDQ       Y7, Y5, Y3
-	VPXOR             1216(AX), Y0, Y0
-	VMOVDQU           Y0, 128(DX)
-	VPXOR             1248(AX), Y1, Y1
-	VMOVDQU           Y1, 160(DX)
-	VPXOR             1280(AX), Y2, Y2
-	VMOVDQU           Y2, 192(DX)
-	VPXOR             1312(AX), Y3, Y3
-	VMOVDQU           Y3, 224(DX)
-	VMOVDQU           1952(AX), Y0
-	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
-	VMOVDQU           1920(AX), Y1
+	VPXOR             1120(DI), Y2, Y2
+	VMOVDQU           1632(AX), Y1
 	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
-	VPXOR             1120(R9), Y1, Y1
-	VMOVDQU           1888(AX), Y2
-	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
-	VPXOR             1088(R9), Y2, Y2
-	VMOVDQU           1856(AX), Y3
-	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
-	VPXOR             1056(R9), Y3, Y3
-	VPUNPCKLDQ        Y1, Y0, Y4
-	VPUNPCKHDQ        Y1, Y0, Y5
-	VPUNPCKLDQ        Y3, Y2, Y6
-	VPUNPCKHDQ        Y3, Y2, Y7
-	VPUNPCKLQDQ       Y6, Y4, Y0
-	VPUNPCKHQDQ       Y6, Y4, Y1
-	VPUNPCKLQDQ       Y7, Y5, Y2
-	VPUNPCKHQDQ       Y7, Y5, Y3
-	VPXOR             1344(AX), Y0, Y0
-	VMOVDQU           Y0, 256(DX)
-	VPXOR             1376(AX), Y1, Y1
-	VMOVDQU           Y1, 288(DX)
-	VPXOR             1408(AX), Y2, Y2
-	VMOVDQU           Y2, 320(DX)
-	VPXOR             1440(AX), Y3, Y3
-	VMOVDQU           Y3, 352(DX)
-	VMOVDQU           2080(AX), Y0
+	VPXOR             1088(DI), Y1, Y1
+	VMOVDQU           1600(AX), Y0
 	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
-	VMOVDQU           2048(AX), Y1
-	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
-	VPXOR             1120(R9), Y1, Y1
-	VMOVDQU           2016(AX), Y2
-	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
-	VPXOR             1088(R9), Y2, Y2
-	VMOVDQU           1984(AX), Y3
+	VPXOR             1056(DI), Y0, Y0
+	VPUNPCKLDQ        Y2, Y3, Y4
+	VPUNPCKHDQ        Y2, Y3, Y5
+	VPUNPCKLDQ        Y0, Y1, Y6
+	VPUNPCKHDQ        Y0, Y1, Y7
+	VPUNPCKLQDQ       Y6, Y4, Y3
+	VPUNPCKHQDQ       Y6, Y4, Y2
+	VPUNPCKLQDQ       Y7, Y5, Y1
+	VPUNPCKHQDQ       Y7, Y5, Y0
+	VPXOR             1088(AX), Y3, Y3
+	VMOVDQU           Y3, (DX)
+	VPXOR             1120(AX), Y2, Y2
+	VMOVDQU           Y2, 32(DX)
+	VPXOR             1152(AX), Y1, Y1
+	VMOVDQU           Y1, 64(DX)
+	VPXOR             1184(AX), Y0, Y0
+	VMOVDQU           Y0, 96(DX)
+	VMOVDQU           1824(AX), Y3
 	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
-	VPXOR             1056(R9), Y3, Y3
-	VPUNPCKLDQ        Y1, Y0, Y4
-	VPUNPCKHDQ        Y1, Y0, Y5
-	VPUNPCKLDQ        Y3, Y2, Y6
-	VPUNPCKHDQ        Y3, Y2, Y7
-	VPUNPCKLQDQ       Y6, Y4, Y0
-	VPUNPCKHQDQ       Y6, Y4, Y1
-	VPUNPCKLQDQ       Y7, Y5, Y2
-	VPUNPCKHQDQ       Y7, Y5, Y3
-	VPXOR             1472(AX), Y0, Y0
-	VMOVDQU           Y0, 384(DX)
-	VPXOR             1504(AX), Y1, Y1
-	VMOVDQU           Y1, 416(DX)
-	VPXOR             1536(AX), Y2, Y2
-	VMOVDQU           Y2, 448(DX)
-	VPXOR             1568(AX), Y3, Y3
-	VMOVDQU           Y3, 480(DX)
+	VMOVDQU           1792(AX), Y2
+	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
+	VPXOR             1120(DI), Y2, Y2
+	VMOVDQU           1760(AX), Y1
+	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
+	VPXOR             1088(DI), Y1, Y1
+	VMOVDQU           1728(AX), Y0
+	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
+	VPXOR             1056(DI), Y0, Y0
+	VPUNPCKLDQ        Y2, Y3, Y4
+	VPUNPCKHDQ        Y2, Y3, Y5
+	VPUNPCKLDQ        Y0, Y1, Y6
+	VPUNPCKHDQ        Y0, Y1, Y7
+	VPUNPCKLQDQ       Y6, Y4, Y3
+	VPUNPCKHQDQ       Y6, Y4, Y2
+	VPUNPCKLQDQ       Y7, Y5, Y1
+	VPUNPCKHQDQ       Y7, Y5, Y0
+	VPXOR             1216(AX), Y3, Y3
+	VMOVDQU           Y3, 128(DX)
+	VPXOR             1248(AX), Y2, Y2
+	VMOVDQU           Y2, 160(DX)
+	VPXOR             1280(AX), Y1, Y1
+	VMOVDQU           Y1, 192(DX)
+	VPXOR             1312(AX), Y0, Y0
+	VMOVDQU           Y0, 224(DX)
+	VMOVDQU           1952(AX), Y3
+	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
+	VMOVDQU           1920(AX), Y2
+	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
+	VPXOR             1120(DI), Y2, Y2
+	VMOVDQU           1888(AX), Y1
+	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
+	VPXOR             1088(DI), Y1, Y1
+	VMOVDQU           1856(AX), Y0
+	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
+	VPXOR             1056(DI), Y0, Y0
+	VPUNPCKLDQ        Y2, Y3, Y4
+	VPUNPCKHDQ        Y2, Y3, Y5
+	VPUNPCKLDQ        Y0, Y1, Y6
+	VPUNPCKHDQ        Y0, Y1, Y7
+	VPUNPCKLQDQ       Y6, Y4, Y3
+	VPUNPCKHQDQ       Y6, Y4, Y2
+	VPUNPCKLQDQ       Y7, Y5, Y1
+	VPUNPCKHQDQ       Y7, Y5, Y0
+	VPXOR             1344(AX), Y3, Y3
+	VMOVDQU           Y3, 256(DX)
+	VPXOR             1376(AX), Y2, Y2
+	VMOVDQU           Y2, 288(DX)
+	VPXOR             1408(AX), Y1, Y1
+	VMOVDQU           Y1, 320(DX)
+	VPXOR             1440(AX), Y0, Y0
+	VMOVDQU           Y0, 352(DX)
+	VMOVDQU           2080(AX), Y3
+	VGF2P8AFFINEQB    $0x00, Y10, Y3, Y3
+	VMOVDQU           2048(AX), Y2
+	VGF2P8AFFINEQB    $0x00, Y10, Y2, Y2
+	VPXOR             1120(DI), Y2, Y2
+	VMOVDQU           2016(AX), Y1
+	VGF2P8AFFINEQB    $0x00, Y10, Y1, Y1
+	VPXOR             1088(DI), Y1, Y1
+	VMOVDQU           1984(AX), Y0
+	VGF2P8AFFINEQB    $0x00, Y10, Y0, Y0
+	VPXOR             1056(DI), Y0, Y0
+	VPUNPCKLDQ        Y2, Y3, Y4
+	VPUNPCKHDQ        Y2, Y3, Y5
+	VPUNPCKLDQ        Y0, Y1, Y6
+	VPUNPCKHDQ        Y0, Y1, Y7
+	VPUNPCKLQDQ       Y6, Y4, Y3
+	VPUNPCKHQDQ       Y6, Y4, Y2
+	VPUNPCKLQDQ       Y7, Y5, Y1
+	VPUNPCKHQDQ       Y7, Y5, Y0
+	VPXOR             1472(AX), Y3, Y3
+	VMOVDQU           Y3, 384(DX)
+	VPXOR             1504(AX), Y2, Y2
+	VMOVDQU           Y2, 416(DX)
+	VPXOR             1536(AX), Y1, Y1
+	VMOVDQU           Y1, 448(DX)
+	VPXOR             1568(AX), Y0, Y0
+	VMOVDQU           Y0, 480(DX)
 	ADDQ              $+512, CX
 	ADDQ              $+512, DX
-	DECQ              BX
-	JNZ               chunk
-	ADDQ              $+16, R10
-	DECQ              DI
-	JNZ               unit
-	TESTQ             R8, R8
-	JNZ               done
-	INCQ              R8
-	MOVQ              units+40(FP), DI
-	MOVQ              keys+0(FP), R9
-	MOVQ              dst+16(FP), DX
-	MOVQ              src+24(FP), CX
-	MOVQ              unit+32(FP), SI
-	SHRQ              $0x09, SI
-	LEAQ              (AX), R10
-	JMP               unit
+	DECQ              R9
+	JNZ               tweak
+	ADDQ              $+16, R8
+	MOVQ              R10, R9
+
+tweak:
+	DECQ  BX
+	JNZ   chunk
+	TESTQ SI, SI
+	JNZ   done
+
+data:
+	MOVQ  $0x00000001, SI
+	MOVQ  keys+0(FP), DI
+	MOVQ  dst+16(FP), DX
+	MOVQ  src+24(FP), CX
+	MOVQ  unit+32(FP), R10
+	SHRQ  $0x09, R10
+	MOVQ  units+40(FP), BX
+	IMULQ R10, BX
+	LEAQ  (AX), R8
+	JMP   chunks
 
 done:
 	VPXOR   X0, X0, X0
@@ -3673,27 +4376,29 @@ number:
 	VMOVDQU X0, 1040(AX)
 	VMOVDQU X0, 1056(AX)
 	VMOVDQU X0, 1072(AX)
-	MOVQ    units+40(FP), DI
-	ADDQ    $+31, DI
-	SHRQ    $0x05, DI
-	MOVQ    tweakKeys+8(FP), R9
+	MOVQ    units+40(FP), BX
+	MOVQ    tweakKeys+8(FP), DI
 	LEAQ    (AX), CX
 	MOVQ    CX, DX
-	LEAQ    1024(AX), R10
-	MOVQ    $0x00000001, SI
-	XORQ    R8, R8
+	ADDQ    $+31, BX
+	SHRQ    $0x05, BX
+	LEAQ    1024(AX), R8
+	MOVQ    $0x00000001, R10
+	XORQ    SI, SI
 
-unit:
-	MOVQ SI, BX
+chunks:
+	MOVQ R10, R9
+	CMPQ BX, $0x02
+	JB   single
 
-chunk:
-	VBROADCASTI32X4 (R10), Z8
+pair:
+	VBROADCASTI32X4 (R8), Z8
 	VBROADCASTI32X4 poly<>+0(SB), Z9
 	VPSLLDQ         $0x04, X8, X4
 	VPSRLDQ         $0x0c, X8, X5
 	VPCLMULQDQ      $0x00, X9, X5, X5
 	VPXOR           X5, X4, X4
-	VMOVDQU         X4, (R10)
+	VMOVDQU         X4, (R8)
 	VBROADCASTI32X4 frontMatrix<>+0(SB), Z10
 	VPSLLVQ         left<>+0(SB), Z8, Z4
 	VPSRLVQ         right<>+0(SB), Z8, Z5
@@ -3733,7 +4438,7 @@ chunk:
 	VPUNPCKHQDQ     Z6, Z4, Z17
 	VPUNPCKLQDQ     Z7, Z5, Z18
 	VPUNPCKHQDQ     Z7, Z5, Z19
-	VPXORD.BCST     128(R9), Z19, Z19
+	VPXORD.BCST     128(DI), Z19, Z19
 	VGF2P8AFFINEQB  $0x00, Z10, Z16, Z16
 	VGF2P8AFFINEQB  $0x00, Z10, Z17, Z17
 	VGF2P8AFFINEQB  $0x00, Z10, Z18, Z18
@@ -3774,13 +4479,467 @@ chunk:
 	VPUNPCKHQDQ     Z6, Z4, Z21
 	VPUNPCKLQDQ     Z7, Z5, Z22
 	VPUNPCKHQDQ     Z7, Z5, Z23
-	VPXORD.BCST     128(R9), Z23, Z23
+	VPXORD.BCST     128(DI), Z23, Z23
 	VGF2P8AFFINEQB  $0x00, Z10, Z20, Z20
 	VGF2P8AFFINEQB  $0x00, Z10, Z21, Z21
 	VGF2P8AFFINEQB  $0x00, Z10, Z22, Z22
 	VGF2P8AFFINEQB  $0x00, Z10, Z23, Z23
-	MOVQ            R9, R11
-	LEAQ            128(R9), R12
+	DECQ            R9
+	JNZ             tweak0
+	ADDQ            $+16, R8
+	MOVQ            R10, R9
+
+tweak0:
+	VBROADCASTI32X4 (R8), Z8
+	VBROADCASTI32X4 poly<>+0(SB), Z9
+	VPSLLDQ         $0x04, X8, X4
+	VPSRLDQ         $0x0c, X8, X5
+	VPCLMULQDQ      $0x00, X9, X5, X5
+	VPXOR           X5, X4, X4
+	VMOVDQU         X4, (R8)
+	VBROADCASTI32X4 frontMatrix<>+0(SB), Z10
+	VPSLLVQ         left<>+0(SB), Z8, Z4
+	VPSRLVQ         right<>+0(SB), Z8, Z5
+	VPSLLDQ         $0x08, Z5, Z6
+	VPCLMULQDQ      $0x01, Z9, Z5, Z5
+	VPXORQ          Z6, Z4, Z4
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1600(AX)
+	VPXORQ          512(CX), Z4, Z24
+	VPSLLVQ         left<>+64(SB), Z8, Z4
+	VPSRLVQ         right<>+64(SB), Z8, Z5
+	VPSLLDQ         $0x08, Z5, Z6
+	VPCLMULQDQ      $0x01, Z9, Z5, Z5
+	VPXORQ          Z6, Z4, Z4
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1664(AX)
+	VPXORQ          576(CX), Z4, Z25
+	VMOVDQU64       1600(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1728(AX)
+	VPXORQ          640(CX), Z4, Z26
+	VMOVDQU64       1664(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1792(AX)
+	VPXORQ          704(CX), Z4, Z27
+	VPUNPCKLDQ      Z25, Z24, Z4
+	VPUNPCKHDQ      Z25, Z24, Z5
+	VPUNPCKLDQ      Z27, Z26, Z6
+	VPUNPCKHDQ      Z27, Z26, Z7
+	VPUNPCKLQDQ     Z6, Z4, Z24
+	VPUNPCKHQDQ     Z6, Z4, Z25
+	VPUNPCKLQDQ     Z7, Z5, Z26
+	VPUNPCKHQDQ     Z7, Z5, Z27
+	VPXORD.BCST     128(DI), Z27, Z27
+	VGF2P8AFFINEQB  $0x00, Z10, Z24, Z24
+	VGF2P8AFFINEQB  $0x00, Z10, Z25, Z25
+	VGF2P8AFFINEQB  $0x00, Z10, Z26, Z26
+	VGF2P8AFFINEQB  $0x00, Z10, Z27, Z27
+	VMOVDQU64       1728(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1856(AX)
+	VPXORQ          768(CX), Z4, Z28
+	VMOVDQU64       1792(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1920(AX)
+	VPXORQ          832(CX), Z4, Z29
+	VMOVDQU64       1856(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1984(AX)
+	VPXORQ          896(CX), Z4, Z30
+	VMOVDQU64       1920(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 2048(AX)
+	VPXORQ          960(CX), Z4, Z31
+	VPUNPCKLDQ      Z29, Z28, Z4
+	VPUNPCKHDQ      Z29, Z28, Z5
+	VPUNPCKLDQ      Z31, Z30, Z6
+	VPUNPCKHDQ      Z31, Z30, Z7
+	VPUNPCKLQDQ     Z6, Z4, Z28
+	VPUNPCKHQDQ     Z6, Z4, Z29
+	VPUNPCKLQDQ     Z7, Z5, Z30
+	VPUNPCKHQDQ     Z7, Z5, Z31
+	VPXORD.BCST     128(DI), Z31, Z31
+	VGF2P8AFFINEQB  $0x00, Z10, Z28, Z28
+	VGF2P8AFFINEQB  $0x00, Z10, Z29, Z29
+	VGF2P8AFFINEQB  $0x00, Z10, Z30, Z30
+	VGF2P8AFFINEQB  $0x00, Z10, Z31, Z31
+	DECQ            R9
+	JNZ             tweak1
+	ADDQ            $+16, R8
+	MOVQ            R10, R9
+
+tweak1:
+	MOVQ            DI, R11
+	LEAQ            128(DI), R12
+	VBROADCASTI32X4 rotatedMatrix<>+0(SB), Z8
+	VBROADCASTI32X4 shiftedMatrix<>+0(SB), Z10
+	VBROADCASTI32X4 rotate16<>+0(SB), Z9
+	VBROADCASTI32X4 rotate24<>+0(SB), Z11
+
+pairRounds:
+	VMOVDQA64         Z17, Z0
+	VPTERNLOGD        $0x96, Z18, Z19, Z0
+	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
+	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, (R11), Z1, Z16
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z16
+	VMOVDQA64         Z21, Z2
+	VPTERNLOGD        $0x96, Z22, Z23, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, (R11), Z3, Z20
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z20
+	VMOVDQA64         Z25, Z4
+	VPTERNLOGD        $0x96, Z26, Z27, Z4
+	VGF2P8AFFINEINVQB $0x00, Z8, Z4, Z5
+	VGF2P8AFFINEINVQB $0x00, Z10, Z4, Z4
+	VPSHUFB           Z9, Z5, Z15
+	VPTERNLOGD.BCST   $0x96, (R11), Z5, Z24
+	VPXORQ            Z15, Z4, Z4
+	VPSHUFB           Z11, Z4, Z15
+	VPTERNLOGD        $0x96, Z15, Z4, Z24
+	VMOVDQA64         Z29, Z6
+	VPTERNLOGD        $0x96, Z30, Z31, Z6
+	VGF2P8AFFINEINVQB $0x00, Z8, Z6, Z7
+	VGF2P8AFFINEINVQB $0x00, Z10, Z6, Z6
+	VPSHUFB           Z9, Z7, Z13
+	VPTERNLOGD.BCST   $0x96, (R11), Z7, Z28
+	VPXORQ            Z13, Z6, Z6
+	VPSHUFB           Z11, Z6, Z13
+	VPTERNLOGD        $0x96, Z13, Z6, Z28
+	VMOVDQA64         Z18, Z0
+	VPTERNLOGD        $0x96, Z19, Z16, Z0
+	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
+	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 4(R11), Z1, Z17
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z17
+	VMOVDQA64         Z22, Z2
+	VPTERNLOGD        $0x96, Z23, Z20, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 4(R11), Z3, Z21
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z21
+	VMOVDQA64         Z26, Z4
+	VPTERNLOGD        $0x96, Z27, Z24, Z4
+	VGF2P8AFFINEINVQB $0x00, Z8, Z4, Z5
+	VGF2P8AFFINEINVQB $0x00, Z10, Z4, Z4
+	VPSHUFB           Z9, Z5, Z15
+	VPTERNLOGD.BCST   $0x96, 4(R11), Z5, Z25
+	VPXORQ            Z15, Z4, Z4
+	VPSHUFB           Z11, Z4, Z15
+	VPTERNLOGD        $0x96, Z15, Z4, Z25
+	VMOVDQA64         Z30, Z6
+	VPTERNLOGD        $0x96, Z31, Z28, Z6
+	VGF2P8AFFINEINVQB $0x00, Z8, Z6, Z7
+	VGF2P8AFFINEINVQB $0x00, Z10, Z6, Z6
+	VPSHUFB           Z9, Z7, Z13
+	VPTERNLOGD.BCST   $0x96, 4(R11), Z7, Z29
+	VPXORQ            Z13, Z6, Z6
+	VPSHUFB           Z11, Z6, Z13
+	VPTERNLOGD        $0x96, Z13, Z6, Z29
+	VMOVDQA64         Z19, Z0
+	VPTERNLOGD        $0x96, Z16, Z17, Z0
+	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
+	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 8(R11), Z1, Z18
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z18
+	VMOVDQA64         Z23, Z2
+	VPTERNLOGD        $0x96, Z20, Z21, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 8(R11), Z3, Z22
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z22
+	VMOVDQA64         Z27, Z4
+	VPTERNLOGD        $0x96, Z24, Z25, Z4
+	VGF2P8AFFINEINVQB $0x00, Z8, Z4, Z5
+	VGF2P8AFFINEINVQB $0x00, Z10, Z4, Z4
+	VPSHUFB           Z9, Z5, Z15
+	VPTERNLOGD.BCST   $0x96, 8(R11), Z5, Z26
+	VPXORQ            Z15, Z4, Z4
+	VPSHUFB           Z11, Z4, Z15
+	VPTERNLOGD        $0x96, Z15, Z4, Z26
+	VMOVDQA64         Z31, Z6
+	VPTERNLOGD        $0x96, Z28, Z29, Z6
+	VGF2P8AFFINEINVQB $0x00, Z8, Z6, Z7
+	VGF2P8AFFINEINVQB $0x00, Z10, Z6, Z6
+	VPSHUFB           Z9, Z7, Z13
+	VPTERNLOGD.BCST   $0x96, 8(R11), Z7, Z30
+	VPXORQ            Z13, Z6, Z6
+	VPSHUFB           Z11, Z6, Z13
+	VPTERNLOGD        $0x96, Z13, Z6, Z30
+	VMOVDQA64         Z16, Z0
+	VPTERNLOGD        $0x96, Z17, Z18, Z0
+	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
+	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 12(R11), Z1, Z19
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z19
+	VMOVDQA64         Z20, Z2
+	VPTERNLOGD        $0x96, Z21, Z22, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 12(R11), Z3, Z23
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z23
+	VMOVDQA64         Z24, Z4
+	VPTERNLOGD        $0x96, Z25, Z26, Z4
+	VGF2P8AFFINEINVQB $0x00, Z8, Z4, Z5
+	VGF2P8AFFINEINVQB $0x00, Z10, Z4, Z4
+	VPSHUFB           Z9, Z5, Z15
+	VPTERNLOGD.BCST   $0x96, 12(R11), Z5, Z27
+	VPXORQ            Z15, Z4, Z4
+	VPSHUFB           Z11, Z4, Z15
+	VPTERNLOGD        $0x96, Z15, Z4, Z27
+	VMOVDQA64         Z28, Z6
+	VPTERNLOGD        $0x96, Z29, Z30, Z6
+	VGF2P8AFFINEINVQB $0x00, Z8, Z6, Z7
+	VGF2P8AFFINEINVQB $0x00, Z10, Z6, Z6
+	VPSHUFB           Z9, Z7, Z13
+	VPTERNLOGD.BCST   $0x96, 12(R11), Z7, Z31
+	VPXORQ            Z13, Z6, Z6
+	VPSHUFB           Z11, Z6, Z13
+	VPTERNLOGD        $0x96, Z13, Z6, Z31
+	ADDQ              $+16, R11
+	CMPQ              R11, R12
+	JB                pairRounds
+	VBROADCASTI32X4   backMatrix<>+0(SB), Z10
+	VGF2P8AFFINEQB    $0x00, Z10, Z19, Z19
+	VGF2P8AFFINEQB    $0x00, Z10, Z18, Z18
+	VPXORD.BCST       140(DI), Z18, Z18
+	VGF2P8AFFINEQB    $0x00, Z10, Z17, Z17
+	VPXORD.BCST       136(DI), Z17, Z17
+	VGF2P8AFFINEQB    $0x00, Z10, Z16, Z16
+	VPXORD.BCST       132(DI), Z16, Z16
+	VPUNPCKLDQ        Z18, Z19, Z4
+	VPUNPCKHDQ        Z18, Z19, Z5
+	VPUNPCKLDQ        Z16, Z17, Z6
+	VPUNPCKHDQ        Z16, Z17, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z19
+	VPUNPCKHQDQ       Z6, Z4, Z18
+	VPUNPCKLQDQ       Z7, Z5, Z17
+	VPUNPCKHQDQ       Z7, Z5, Z16
+	VPXORQ            1088(AX), Z19, Z19
+	VMOVDQU64         Z19, (DX)
+	VPXORQ            1152(AX), Z18, Z18
+	VMOVDQU64         Z18, 64(DX)
+	VPXORQ            1216(AX), Z17, Z17
+	VMOVDQU64         Z17, 128(DX)
+	VPXORQ            1280(AX), Z16, Z16
+	VMOVDQU64         Z16, 192(DX)
+	VGF2P8AFFINEQB    $0x00, Z10, Z23, Z23
+	VGF2P8AFFINEQB    $0x00, Z10, Z22, Z22
+	VPXORD.BCST       140(DI), Z22, Z22
+	VGF2P8AFFINEQB    $0x00, Z10, Z21, Z21
+	VPXORD.BCST       136(DI), Z21, Z21
+	VGF2P8AFFINEQB    $0x00, Z10, Z20, Z20
+	VPXORD.BCST       132(DI), Z20, Z20
+	VPUNPCKLDQ        Z22, Z23, Z4
+	VPUNPCKHDQ        Z22, Z23, Z5
+	VPUNPCKLDQ        Z20, Z21, Z6
+	VPUNPCKHDQ        Z20, Z21, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z23
+	VPUNPCKHQDQ       Z6, Z4, Z22
+	VPUNPCKLQDQ       Z7, Z5, Z21
+	VPUNPCKHQDQ       Z7, Z5, Z20
+	VPXORQ            1344(AX), Z23, Z23
+	VMOVDQU64         Z23, 256(DX)
+	VPXORQ            1408(AX), Z22, Z22
+	VMOVDQU64         Z22, 320(DX)
+	VPXORQ            1472(AX), Z21, Z21
+	VMOVDQU64         Z21, 384(DX)
+	VPXORQ            1536(AX), Z20, Z20
+	VMOVDQU64         Z20, 448(DX)
+	VBROADCASTI32X4   backMatrix<>+0(SB), Z10
+	VGF2P8AFFINEQB    $0x00, Z10, Z27, Z27
+	VGF2P8AFFINEQB    $0x00, Z10, Z26, Z26
+	VPXORD.BCST       140(DI), Z26, Z26
+	VGF2P8AFFINEQB    $0x00, Z10, Z25, Z25
+	VPXORD.BCST       136(DI), Z25, Z25
+	VGF2P8AFFINEQB    $0x00, Z10, Z24, Z24
+	VPXORD.BCST       132(DI), Z24, Z24
+	VPUNPCKLDQ        Z26, Z27, Z4
+	VPUNPCKHDQ        Z26, Z27, Z5
+	VPUNPCKLDQ        Z24, Z25, Z6
+	VPUNPCKHDQ        Z24, Z25, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z27
+	VPUNPCKHQDQ       Z6, Z4, Z26
+	VPUNPCKLQDQ       Z7, Z5, Z25
+	VPUNPCKHQDQ       Z7, Z5, Z24
+	VPXORQ            1600(AX), Z27, Z27
+	VMOVDQU64         Z27, 512(DX)
+	VPXORQ            1664(AX), Z26, Z26
+	VMOVDQU64         Z26, 576(DX)
+	VPXORQ            1728(AX), Z25, Z25
+	VMOVDQU64         Z25, 640(DX)
+	VPXORQ            1792(AX), Z24, Z24
+	VMOVDQU64         Z24, 704(DX)
+	VGF2P8AFFINEQB    $0x00, Z10, Z31, Z31
+	VGF2P8AFFINEQB    $0x00, Z10, Z30, Z30
+	VPXORD.BCST       140(DI), Z30, Z30
+	VGF2P8AFFINEQB    $0x00, Z10, Z29, Z29
+	VPXORD.BCST       136(DI), Z29, Z29
+	VGF2P8AFFINEQB    $0x00, Z10, Z28, Z28
+	VPXORD.BCST       132(DI), Z28, Z28
+	VPUNPCKLDQ        Z30, Z31, Z4
+	VPUNPCKHDQ        Z30, Z31, Z5
+	VPUNPCKLDQ        Z28, Z29, Z6
+	VPUNPCKHDQ        Z28, Z29, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z31
+	VPUNPCKHQDQ       Z6, Z4, Z30
+	VPUNPCKLQDQ       Z7, Z5, Z29
+	VPUNPCKHQDQ       Z7, Z5, Z28
+	VPXORQ            1856(AX), Z31, Z31
+	VMOVDQU64         Z31, 768(DX)
+	VPXORQ            1920(AX), Z30, Z30
+	VMOVDQU64         Z30, 832(DX)
+	VPXORQ            1984(AX), Z29, Z29
+	VMOVDQU64         Z29, 896(DX)
+	VPXORQ            2048(AX), Z28, Z28
+	VMOVDQU64         Z28, 960(DX)
+	ADDQ              $+1024, CX
+	ADDQ              $+1024, DX
+	SUBQ              $0x02, BX
+	CMPQ              BX, $0x02
+	JAE               pair
+	TESTQ             BX, BX
+	JZ                none
+
+single:
+	VBROADCASTI32X4 (R8), Z8
+	VBROADCASTI32X4 poly<>+0(SB), Z9
+	VPSLLDQ         $0x04, X8, X4
+	VPSRLDQ         $0x0c, X8, X5
+	VPCLMULQDQ      $0x00, X9, X5, X5
+	VPXOR           X5, X4, X4
+	VMOVDQU         X4, (R8)
+	VBROADCASTI32X4 frontMatrix<>+0(SB), Z10
+	VPSLLVQ         left<>+0(SB), Z8, Z4
+	VPSRLVQ         right<>+0(SB), Z8, Z5
+	VPSLLDQ         $0x08, Z5, Z6
+	VPCLMULQDQ      $0x01, Z9, Z5, Z5
+	VPXORQ          Z6, Z4, Z4
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1088(AX)
+	VPXORQ          (CX), Z4, Z16
+	VPSLLVQ         left<>+64(SB), Z8, Z4
+	VPSRLVQ         right<>+64(SB), Z8, Z5
+	VPSLLDQ         $0x08, Z5, Z6
+	VPCLMULQDQ      $0x01, Z9, Z5, Z5
+	VPXORQ          Z6, Z4, Z4
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1152(AX)
+	VPXORQ          64(CX), Z4, Z17
+	VMOVDQU64       1088(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1216(AX)
+	VPXORQ          128(CX), Z4, Z18
+	VMOVDQU64       1152(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1280(AX)
+	VPXORQ          192(CX), Z4, Z19
+	VPUNPCKLDQ      Z17, Z16, Z4
+	VPUNPCKHDQ      Z17, Z16, Z5
+	VPUNPCKLDQ      Z19, Z18, Z6
+	VPUNPCKHDQ      Z19, Z18, Z7
+	VPUNPCKLQDQ     Z6, Z4, Z16
+	VPUNPCKHQDQ     Z6, Z4, Z17
+	VPUNPCKLQDQ     Z7, Z5, Z18
+	VPUNPCKHQDQ     Z7, Z5, Z19
+	VPXORD.BCST     128(DI), Z19, Z19
+	VGF2P8AFFINEQB  $0x00, Z10, Z16, Z16
+	VGF2P8AFFINEQB  $0x00, Z10, Z17, Z17
+	VGF2P8AFFINEQB  $0x00, Z10, Z18, Z18
+	VGF2P8AFFINEQB  $0x00, Z10, Z19, Z19
+	VMOVDQU64       1216(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1344(AX)
+	VPXORQ          256(CX), Z4, Z20
+	VMOVDQU64       1280(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1408(AX)
+	VPXORQ          320(CX), Z4, Z21
+	VMOVDQU64       1344(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1472(AX)
+	VPXORQ          384(CX), Z4, Z22
+	VMOVDQU64       1408(AX), Z6
+	VPSLLDQ         $0x01, Z6, Z4
+	VPSRLDQ         $0x0f, Z6, Z5
+	VPCLMULQDQ      $0x00, Z9, Z5, Z5
+	VPXORQ          Z5, Z4, Z4
+	VMOVDQU64       Z4, 1536(AX)
+	VPXORQ          448(CX), Z4, Z23
+	VPUNPCKLDQ      Z21, Z20, Z4
+	VPUNPCKHDQ      Z21, Z20, Z5
+	VPUNPCKLDQ      Z23, Z22, Z6
+	VPUNPCKHDQ      Z23, Z22, Z7
+	VPUNPCKLQDQ     Z6, Z4, Z20
+	VPUNPCKHQDQ     Z6, Z4, Z21
+	VPUNPCKLQDQ     Z7, Z5, Z22
+	VPUNPCKHQDQ     Z7, Z5, Z23
+	VPXORD.BCST     128(DI), Z23, Z23
+	VGF2P8AFFINEQB  $0x00, Z10, Z20, Z20
+	VGF2P8AFFINEQB  $0x00, Z10, Z21, Z21
+	VGF2P8AFFINEQB  $0x00, Z10, Z22, Z22
+	VGF2P8AFFINEQB  $0x00, Z10, Z23, Z23
+	MOVQ            DI, CX
+	LEAQ            128(DI), BX
 	VBROADCASTI32X4 rotatedMatrix<>+0(SB), Z8
 	VBROADCASTI32X4 shiftedMatrix<>+0(SB), Z10
 	VBROADCASTI32X4 rotate16<>+0(SB), Z9
@@ -3791,154 +4950,138 @@ rounds:
 	VPTERNLOGD        $0x96, Z18, Z19, Z0
 	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
 	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
-	VPSHUFB           Z9, Z1, Z2
-	VPTERNLOGD.BCST   $0x96, (R11), Z1, Z16
-	VPXORQ            Z2, Z0, Z0
-	VPSHUFB           Z11, Z0, Z2
-	VPTERNLOGD        $0x96, Z2, Z0, Z16
-	VMOVDQA64         Z21, Z3
-	VPTERNLOGD        $0x96, Z22, Z23, Z3
-	VGF2P8AFFINEINVQB $0x00, Z8, Z3, Z4
-	VGF2P8AFFINEINVQB $0x00, Z10, Z3, Z3
-	VPSHUFB           Z9, Z4, Z5
-	VPTERNLOGD.BCST   $0x96, (R11), Z4, Z20
-	VPXORQ            Z5, Z3, Z3
-	VPSHUFB           Z11, Z3, Z5
-	VPTERNLOGD        $0x96, Z5, Z3, Z20
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, (CX), Z1, Z16
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z16
+	VMOVDQA64         Z21, Z2
+	VPTERNLOGD        $0x96, Z22, Z23, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, (CX), Z3, Z20
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z20
 	VMOVDQA64         Z18, Z0
 	VPTERNLOGD        $0x96, Z19, Z16, Z0
 	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
 	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
-	VPSHUFB           Z9, Z1, Z2
-	VPTERNLOGD.BCST   $0x96, 4(R11), Z1, Z17
-	VPXORQ            Z2, Z0, Z0
-	VPSHUFB           Z11, Z0, Z2
-	VPTERNLOGD        $0x96, Z2, Z0, Z17
-	VMOVDQA64         Z22, Z3
-	VPTERNLOGD        $0x96, Z23, Z20, Z3
-	VGF2P8AFFINEINVQB $0x00, Z8, Z3, Z4
-	VGF2P8AFFINEINVQB $0x00, Z10, Z3, Z3
-	VPSHUFB           Z9, Z4, Z5
-	VPTERNLOGD.BCST   $0x96, 4(R11), Z4, Z21
-	VPXORQ            Z5, Z3, Z3
-	VPSHUFB           Z11, Z3, Z5
-	VPTERNLOGD        $0x96, Z5, Z3, Z21
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 4(CX), Z1, Z17
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z17
+	VMOVDQA64         Z22, Z2
+	VPTERNLOGD        $0x96, Z23, Z20, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 4(CX), Z3, Z21
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z21
 	VMOVDQA64         Z19, Z0
 	VPTERNLOGD        $0x96, Z16, Z17, Z0
 	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
 	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
-	VPSHUFB           Z9, Z1, Z2
-	VPTERNLOGD.BCST   $0x96, 8(R11), Z1, Z18
-	VPXORQ            Z2, Z0, Z0
-	VPSHUFB           Z11, Z0, Z2
-	VPTERNLOGD        $0x96, Z2, Z0, Z18
-	VMOVDQA64         Z23, Z3
-	VPTERNLOGD        $0x96, Z20, Z21, Z3
-	VGF2P8AFFINEINVQB $0x00, Z8, Z3, Z4
-	VGF2P8AFFINEINVQB $0x00, Z10, Z3, Z3
-	VPSHUFB           Z9, Z4, Z5
-	VPTERNLOGD.BCST   $0x96, 8(R11), Z4, Z22
-	VPXORQ            Z5, Z3, Z3
-	VPSHUFB           Z11, Z3, Z5
-	VPTERNLOGD        $0x96, Z5, Z3, Z22
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 8(CX), Z1, Z18
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z18
+	VMOVDQA64         Z23, Z2
+	VPTERNLOGD        $0x96, Z20, Z21, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 8(CX), Z3, Z22
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z22
 	VMOVDQA64         Z16, Z0
 	VPTERNLOGD        $0x96, Z17, Z18, Z0
 	VGF2P8AFFINEINVQB $0x00, Z8, Z0, Z1
 	VGF2P8AFFINEINVQB $0x00, Z10, Z0, Z0
-	VPSHUFB           Z9, Z1, Z2
-	VPTERNLOGD.BCST   $0x96, 12(R11), Z1, Z19
-	VPXORQ            Z2, Z0, Z0
-	VPSHUFB           Z11, Z0, Z2
-	VPTERNLOGD        $0x96, Z2, Z0, Z19
-	VMOVDQA64         Z20, Z3
-	VPTERNLOGD        $0x96, Z21, Z22, Z3
-	VGF2P8AFFINEINVQB $0x00, Z8, Z3, Z4
-	VGF2P8AFFINEINVQB $0x00, Z10, Z3, Z3
-	VPSHUFB           Z9, Z4, Z5
-	VPTERNLOGD.BCST   $0x96, 12(R11), Z4, Z23
-	VPXORQ            Z5, Z3, Z3
-	VPSHUFB           Z11, Z3, Z5
-	VPTERNLOGD        $0x96, Z5, Z3, Z23
-	ADDQ              $+16, R11
-	CMPQ              R11, R12
+	VPSHUFB           Z9, Z1, Z13
+	VPTERNLOGD.BCST   $0x96, 12(CX), Z1, Z19
+	VPXORQ            Z13, Z0, Z0
+	VPSHUFB           Z11, Z0, Z13
+	VPTERNLOGD        $0x96, Z13, Z0, Z19
+	VMOVDQA64         Z20, Z2
+	VPTERNLOGD        $0x96, Z21, Z22, Z2
+	VGF2P8AFFINEINVQB $0x00, Z8, Z2, Z3
+	VGF2P8AFFINEINVQB $0x00, Z10, Z2, Z2
+	VPSHUFB           Z9, Z3, Z14
+	VPTERNLOGD.BCST   $0x96, 12(CX), Z3, Z23
+	VPXORQ            Z14, Z2, Z2
+	VPSHUFB           Z11, Z2, Z14
+	VPTERNLOGD        $0x96, Z14, Z2, Z23
+	ADDQ              $+16, CX
+	CMPQ              CX, BX
 	JB                rounds
 	VBROADCASTI32X4   backMatrix<>+0(SB), Z10
-	VMOVDQA64         Z16, Z4
-	VMOVDQA64         Z19, Z16
-	VMOVDQA64         Z4, Z19
-	VMOVDQA64         Z17, Z4
-	VMOVDQA64         Z18, Z17
-	VMOVDQA64         Z4, Z18
-	VGF2P8AFFINEQB    $0x00, Z10, Z16, Z16
-	VGF2P8AFFINEQB    $0x00, Z10, Z17, Z17
-	VPXORD.BCST       140(R9), Z17, Z17
-	VGF2P8AFFINEQB    $0x00, Z10, Z18, Z18
-	VPXORD.BCST       136(R9), Z18, Z18
 	VGF2P8AFFINEQB    $0x00, Z10, Z19, Z19
-	VPXORD.BCST       132(R9), Z19, Z19
-	VPUNPCKLDQ        Z17, Z16, Z4
-	VPUNPCKHDQ        Z17, Z16, Z5
-	VPUNPCKLDQ        Z19, Z18, Z6
-	VPUNPCKHDQ        Z19, Z18, Z7
-	VPUNPCKLQDQ       Z6, Z4, Z16
-	VPUNPCKHQDQ       Z6, Z4, Z17
-	VPUNPCKLQDQ       Z7, Z5, Z18
-	VPUNPCKHQDQ       Z7, Z5, Z19
-	VPXORQ            1088(AX), Z16, Z16
-	VMOVDQU64         Z16, (DX)
-	VPXORQ            1152(AX), Z17, Z17
-	VMOVDQU64         Z17, 64(DX)
-	VPXORQ            1216(AX), Z18, Z18
-	VMOVDQU64         Z18, 128(DX)
-	VPXORQ            1280(AX), Z19, Z19
-	VMOVDQU64         Z19, 192(DX)
-	VMOVDQA64         Z20, Z4
-	VMOVDQA64         Z23, Z20
-	VMOVDQA64         Z4, Z23
-	VMOVDQA64         Z21, Z4
-	VMOVDQA64         Z22, Z21
-	VMOVDQA64         Z4, Z22
-	VGF2P8AFFINEQB    $0x00, Z10, Z20, Z20
-	VGF2P8AFFINEQB    $0x00, Z10, Z21, Z21
-	VPXORD.BCST       140(R9), Z21, Z21
-	VGF2P8AFFINEQB    $0x00, Z10, Z22, Z22
-	VPXORD.BCST       136(R9), Z22, Z22
+	VGF2P8AFFINEQB    $0x00, Z10, Z18, Z18
+	VPXORD.BCST       140(DI), Z18, Z18
+	VGF2P8AFFINEQB    $0x00, Z10, Z17, Z17
+	VPXORD.BCST       136(DI), Z17, Z17
+	VGF2P8AFFINEQB    $0x00, Z10, Z16, Z16
+	VPXORD.BCST       132(DI), Z16, Z16
+	VPUNPCKLDQ        Z18, Z19, Z4
+	VPUNPCKHDQ        Z18, Z19, Z5
+	VPUNPCKLDQ        Z16, Z17, Z6
+	VPUNPCKHDQ        Z16, Z17, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z19
+	VPUNPCKHQDQ       Z6, Z4, Z18
+	VPUNPCKLQDQ       Z7, Z5, Z17
+	VPUNPCKHQDQ       Z7, Z5, Z16
+	VPXORQ            1088(AX), Z19, Z19
+	VMOVDQU64         Z19, (DX)
+	VPXORQ            1152(AX), Z18, Z18
+	VMOVDQU64         Z18, 64(DX)
+	VPXORQ            1216(AX), Z17, Z17
+	VMOVDQU64         Z17, 128(DX)
+	VPXORQ            1280(AX), Z16, Z16
+	VMOVDQU64         Z16, 192(DX)
 	VGF2P8AFFINEQB    $0x00, Z10, Z23, Z23
-	VPXORD.BCST       132(R9), Z23, Z23
-	VPUNPCKLDQ        Z21, Z20, Z4
-	VPUNPCKHDQ        Z21, Z20, Z5
-	VPUNPCKLDQ        Z23, Z22, Z6
-	VPUNPCKHDQ        Z23, Z22, Z7
-	VPUNPCKLQDQ       Z6, Z4, Z20
-	VPUNPCKHQDQ       Z6, Z4, Z21
-	VPUNPCKLQDQ       Z7, Z5, Z22
-	VPUNPCKHQDQ       Z7, Z5, Z23
-	VPXORQ            1344(AX), Z20, Z20
-	VMOVDQU64         Z20, 256(DX)
-	VPXORQ            1408(AX), Z21, Z21
-	VMOVDQU64         Z21, 320(DX)
-	VPXORQ            1472(AX), Z22, Z22
-	VMOVDQU64         Z22, 384(DX)
-	VPXORQ            1536(AX), Z23, Z23
-	VMOVDQU64         Z23, 448(DX)
-	ADDQ              $+512, CX
-	ADDQ              $+512, DX
-	DECQ              BX
-	JNZ               chunk
-	ADDQ              $+16, R10
-	DECQ              DI
-	JNZ               unit
-	TESTQ             R8, R8
-	JNZ               done
-	INCQ              R8
-	MOVQ              units+40(FP), DI
-	MOVQ              keys+0(FP), R9
-	MOVQ              dst+16(FP), DX
-	MOVQ              src+24(FP), CX
-	MOVQ              unit+32(FP), SI
-	SHRQ              $0x09, SI
-	LEAQ              (AX), R10
-	JMP               unit
+	VGF2P8AFFINEQB    $0x00, Z10, Z22, Z22
+	VPXORD.BCST       140(DI), Z22, Z22
+	VGF2P8AFFINEQB    $0x00, Z10, Z21, Z21
+	VPXORD.BCST       136(DI), Z21, Z21
+	VGF2P8AFFINEQB    $0x00, Z10, Z20, Z20
+	VPXORD.BCST       132(DI), Z20, Z20
+	VPUNPCKLDQ        Z22, Z23, Z4
+	VPUNPCKHDQ        Z22, Z23, Z5
+	VPUNPCKLDQ        Z20, Z21, Z6
+	VPUNPCKHDQ        Z20, Z21, Z7
+	VPUNPCKLQDQ       Z6, Z4, Z23
+	VPUNPCKHQDQ       Z6, Z4, Z22
+	VPUNPCKLQDQ       Z7, Z5, Z21
+	VPUNPCKHQDQ       Z7, Z5, Z20
+	VPXORQ            1344(AX), Z23, Z23
+	VMOVDQU64         Z23, 256(DX)
+	VPXORQ            1408(AX), Z22, Z22
+	VMOVDQU64         Z22, 320(DX)
+	VPXORQ            1472(AX), Z21, Z21
+	VMOVDQU64         Z21, 384(DX)
+	VPXORQ            1536(AX), Z20, Z20
+	VMOVDQU64         Z20, 448(DX)
+
+none:
+	TESTQ SI, SI
+	JNZ   done
+	MOVQ  $0x00000001, SI
+	MOVQ  keys+0(FP), DI
+	MOVQ  dst+16(FP), DX
+	MOVQ  src+24(FP), CX
+	MOVQ  unit+32(FP), R10
+	SHRQ  $0x09, R10
+	MOVQ  units+40(FP), BX
+	IMULQ R10, BX
+	LEAQ  (AX), R8
+	JMP   chunks
 
 done:
 	VPXOR   X0, X0, X0

@@ -10,6 +10,11 @@
 //   - put through 32 rounds (rounds.go),
 //   - transposed back and stored, with the tweaks added again.
 //
+// A round is a chain of instructions that wait for each other, so several groups
+// of words go through it at once. With 512-bit registers a chunk is two groups,
+// and two chunks go together, whether of one data unit or not. With the narrower
+// ones it is four groups; the numbers of a short run fill only one, and go alone.
+//
 // At the end the stack and all vector registers are cleared.
 package main
 
@@ -40,20 +45,26 @@ type machine struct {
 	constants
 	name  string
 	kind  kind
-	bytes int // of a vector
-	count int // groups of four vectors in a chunk; after transposition, of words
-	clmul bool
+	bytes int  // of a vector
+	count int  // groups of four vectors in a chunk; after transposition, of words
+	clmul bool // carry-less multiplication in registers of that width
 
 	reg func(i int) VecPhysical
 
-	keys, tw                     Register
+	// Registers, and areas on the stack.
+	keys, tw, left, per          Register
 	numbers, zero, tweaks, state Mem
 }
 
 func (m *machine) chunk() int { return 4 * m.count * m.bytes }
-func (m *machine) stride() int { // of the expanded round keys
+
+// pairs: two chunks at once. Such a machine has registers enough for the state.
+func (m *machine) pairs() bool { return m.bytes == 64 }
+
+// stride is the size of an expanded round key.
+func (m *machine) stride() int {
 	if m.bytes == 64 {
-		return 4 // broadcast by the instruction that takes them
+		return 4 // broadcast by the instruction that takes it
 	}
 	return m.bytes
 }
@@ -100,61 +111,115 @@ func (m *machine) function() {
 		"the tweak. hi:lo is the number of the first data unit.")
 
 	const align = 64
-	zeros := maxUnits * block / m.chunk() * block
-	zeros = (zeros + align - 1) / align * align
-	frame := AllocLocal(align + maxUnits*block + zeros + 2*m.chunk())
+	inChunk := m.chunk() / block // numbers
+	zeros := (maxUnits/inChunk*block + align - 1) / align * align
+	areas := 2 * m.chunk()
+	frame := AllocLocal(align + maxUnits*block + zeros + areas)
 	base := GP64()
 	LEAQ(frame.Offset(align-1), base)
 	ANDQ(I32(-align), base)
 	at := 0
 	area := func(n int) Mem { at += n; return Mem{Base: base, Disp: at - n} }
-	m.numbers, m.zero, m.tweaks, m.state = area(maxUnits*block), area(zeros), area(m.chunk()), area(m.chunk())
+	m.numbers, m.zero, m.tweaks, m.state = area(maxUnits*block), area(zeros), area(areas), Mem{}
+	if !m.pairs() {
+		m.state = m.tweaks.Offset(m.chunk())
+	}
 
 	m.writeNumbers(zeros)
 
 	// The numbers, in chunks that are data units with a tweak of zero.
-	src, dst, left, per, units, data := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	m.keys, m.tw = GP64(), GP64()
-	Load(Param("units"), units)
-	ADDQ(I32(m.chunk()/block-1), units)
-	SHRQ(U8(log2(m.chunk()/block)), units)
+	src, dst, n, data := GP64(), GP64(), GP64(), GP64()
+	m.keys, m.tw, m.left, m.per = GP64(), GP64(), GP64(), GP64()
+	Load(Param("units"), n)
 	Load(Param("tweakKeys"), m.keys)
 	LEAQ(m.numbers, src)
 	MOVQ(src, dst)
+	if !m.pairs() {
+		CMPQ(n, U8(inChunk/m.count))
+		JA(LabelRef("manyNumbers"))
+		m.loadGroup(0, src, false)
+		m.rounds("numberRounds", 1)
+		m.storeGroup(0, dst, false)
+		JMP(LabelRef("data"))
+		Label("manyNumbers")
+	}
+	ADDQ(I32(inChunk-1), n)
+	SHRQ(U8(log2(inChunk)), n)
 	LEAQ(m.zero, m.tw)
-	MOVQ(U32(1), per)
+	MOVQ(U32(1), m.per)
 	XORQ(data, data)
 
-	Label("unit")
-	MOVQ(per, left)
-	Label("chunk")
-	m.load(src)
-	m.rounds()
-	m.store(dst)
-	ADDQ(I32(m.chunk()), src)
-	ADDQ(I32(m.chunk()), dst)
-	DECQ(left)
-	JNZ(LabelRef("chunk"))
-	ADDQ(I8(block), m.tw)
-	DECQ(units)
-	JNZ(LabelRef("unit"))
-
+	Label("chunks")
+	MOVQ(m.per, m.left)
+	if m.pairs() {
+		m.eachPair(src, dst, n)
+	} else {
+		Label("chunk")
+		m.load(0, src)
+		m.rounds("rounds", m.count)
+		m.store(0, dst)
+		ADDQ(I32(m.chunk()), src)
+		ADDQ(I32(m.chunk()), dst)
+		m.nextTweak("tweak")
+		DECQ(n)
+		JNZ(LabelRef("chunk"))
+	}
 	TESTQ(data, data)
 	JNZ(LabelRef("done"))
-	INCQ(data)
-	Load(Param("units"), units)
+
+	Label("data")
+	MOVQ(U32(1), data)
 	Load(Param("keys"), m.keys)
 	Load(Param("dst"), dst)
 	Load(Param("src"), src)
-	Load(Param("unit"), per)
-	SHRQ(U8(log2(m.chunk())), per)
+	Load(Param("unit"), m.per)
+	SHRQ(U8(log2(m.chunk())), m.per)
+	Load(Param("units"), n)
+	IMULQ(m.per, n)
 	LEAQ(m.numbers, m.tw)
-	JMP(LabelRef("unit"))
+	JMP(LabelRef("chunks"))
 
 	Label("done")
-	m.forget()
+	m.forget(areas)
 	VZEROALL()
 	RET()
+}
+
+// eachPair does n chunks, two at a time and then one.
+func (m *machine) eachPair(src, dst, n Register) {
+	CMPQ(n, U8(2))
+	JB(LabelRef("single"))
+	Label("pair")
+	for i := range 2 {
+		m.load(i, src)
+		m.nextTweak([]string{"tweak0", "tweak1"}[i])
+	}
+	m.rounds("pairRounds", 2*m.count)
+	for i := range 2 {
+		m.store(i, dst)
+	}
+	ADDQ(I32(2*m.chunk()), src)
+	ADDQ(I32(2*m.chunk()), dst)
+	SUBQ(U8(2), n)
+	CMPQ(n, U8(2))
+	JAE(LabelRef("pair"))
+	TESTQ(n, n)
+	JZ(LabelRef("none"))
+	Label("single")
+	m.load(0, src)
+	m.rounds("rounds", m.count)
+	m.store(0, dst)
+	Label("none")
+}
+
+// nextTweak makes m.tw point to the tweak of the next chunk: load has put it in
+// the same place, unless that chunk begins a data unit.
+func (m *machine) nextTweak(label string) {
+	DECQ(m.left)
+	JNZ(LabelRef(label))
+	ADDQ(I8(block), m.tw)
+	MOVQ(m.per, m.left)
+	Label(label)
 }
 
 // writeNumbers writes the numbers of the data units; the rest of the last chunk
@@ -182,10 +247,10 @@ func (m *machine) writeNumbers(zeros int) {
 }
 
 // forget clears the stack and, of the registers, those that VZEROALL does not.
-func (m *machine) forget() {
+func (m *machine) forget(areas int) {
 	x, zero := m.reg(0).AsX(), m.reg(0).AsY()
 	VPXOR(x, x, x) // and the rest of the register
-	for i := 0; i < 2*m.chunk(); i += 32 {
+	for i := 0; i < areas; i += 32 {
 		VMOVDQU(zero, m.tweaks.Offset(i))
 	}
 	for i := 0; i < maxUnits*block; i += 32 {

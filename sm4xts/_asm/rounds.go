@@ -30,19 +30,18 @@ import (
 // v and w come each from one VGF2P8AFFINEINVQB, or from two VPSHUFB, one for each
 // nibble. AESENCLAST also shifts the rows of its state; unshift undoes that.
 
-// transpose turns four blocks (of each lane) in registers r to r+3 into their
-// four words, or back; scratch to scratch+3 are used.
-func (m *machine) transpose(r, scratch int) {
-	lo, hi, lo64, hi64 := VPUNPCKLDQ, VPUNPCKHDQ, VPUNPCKLQDQ, VPUNPCKHQDQ
-	a, s := m.reg, func(i int) VecPhysical { return m.reg(scratch + i) }
-	lo(a(r+1), a(r), s(0))
-	hi(a(r+1), a(r), s(1))
-	lo(a(r+3), a(r+2), s(2))
-	hi(a(r+3), a(r+2), s(3))
-	lo64(s(2), s(0), a(r))
-	hi64(s(2), s(0), a(r+1))
-	lo64(s(3), s(1), a(r+2))
-	hi64(s(3), s(1), a(r+3))
+// transpose turns the four blocks (of each lane) in registers r into their four
+// words, or back; scratch to scratch+3 are used.
+func (m *machine) transpose(r [4]int, scratch int) {
+	a, s := func(i int) VecPhysical { return m.reg(r[i]) }, func(i int) VecPhysical { return m.reg(scratch + i) }
+	VPUNPCKLDQ(a(1), a(0), s(0))
+	VPUNPCKHDQ(a(1), a(0), s(1))
+	VPUNPCKLDQ(a(3), a(2), s(2))
+	VPUNPCKHDQ(a(3), a(2), s(3))
+	VPUNPCKLQDQ(s(2), s(0), a(0))
+	VPUNPCKHQDQ(s(2), s(0), a(1))
+	VPUNPCKLQDQ(s(3), s(1), a(2))
+	VPUNPCKHQDQ(s(3), s(1), a(3))
 }
 
 // Registers of load and store for the maps.
@@ -80,30 +79,48 @@ func (m *machine) apply(r, scratch int) {
 // word is where word j of group g lives on the stack.
 func (m *machine) word(g, j int) Mem { return m.state.Offset((4*g + j) * m.bytes) }
 
-func (m *machine) load(src Register) {
+// load brings the chunk at src into groups, the second one of a pair into those
+// behind the first.
+func (m *machine) load(second int, src Register) {
 	m.firstTweak()
-	m.loadMap(m.front, m.gFront)
 	for g := range m.count {
-		r := m.data(g)
-		for i := range 4 {
-			m.tweak(4*g + i)
-			m.xor(Mem{Base: src, Disp: (4*g + i) * m.bytes}, m.reg(4), m.reg(r+i))
+		m.loadGroup(second*m.count+g, src, true)
+	}
+}
+
+// loadGroup brings four vectors at src into group g: the words that the rounds
+// want.
+func (m *machine) loadGroup(g int, src Register, tweaked bool) {
+	r, at := m.data(g), 4*g*m.bytes
+	if g%m.count == 0 {
+		m.loadMap(m.front, m.gFront)
+	}
+	for i := range 4 {
+		from := Mem{Base: src, Disp: at + i*m.bytes}
+		if tweaked {
+			m.tweak(4*(g%m.count)+i, m.tweaksOf(g))
+			m.xor(from, m.reg(4), m.reg(r+i))
+		} else {
+			m.load1(from, m.reg(r+i))
 		}
-		m.transpose(r, 4)
-		m.addKey(keyIn, r+3)
-		for j := range 4 {
-			m.apply(r+j, 4)
-			if m.bytes < 64 {
-				m.store1(m.reg(r+j), m.word(g, j))
-			}
+	}
+	m.transpose([4]int{r, r + 1, r + 2, r + 3}, 4)
+	m.addKey(keyIn, r+3)
+	for j := range 4 {
+		m.apply(r+j, 4)
+		if !m.pairs() {
+			m.store1(m.reg(r+j), m.word(g, j))
 		}
 	}
 }
 
-// data is the first of four registers for group g. With 512-bit registers there
-// are enough to keep the words in them.
+// tweaksOf is the area with the tweaks of the chunk that group g is in.
+func (m *machine) tweaksOf(g int) Mem { return m.tweaks.Offset(g / m.count * m.chunk()) }
+
+// data is the first of four registers for group g; with 512-bit registers the
+// words stay in them.
 func (m *machine) data(g int) int {
-	if m.bytes == 64 {
+	if m.pairs() {
 		return 16 + 4*g
 	}
 	return 0
@@ -117,49 +134,53 @@ func (m *machine) addKey(n, r int) {
 	}
 }
 
-func (m *machine) store(dst Register) {
-	m.loadMap(m.back, m.gBack)
+// store is the inverse of load, to dst.
+func (m *machine) store(second int, dst Register) {
 	for g := range m.count {
-		r := m.data(g)
-		if m.bytes == 64 { // the last word first
-			for _, p := range [2][2]int{{0, 3}, {1, 2}} {
-				m.move(m.reg(r+p[0]), m.reg(4))
-				m.move(m.reg(r+p[1]), m.reg(r+p[0]))
-				m.move(m.reg(4), m.reg(r+p[1]))
-			}
-		}
-		for j := range 4 {
-			if m.bytes < 64 {
-				m.load1(m.word(g, 3-j), m.reg(r+j))
-			}
-			m.apply(r+j, 4)
-			if j > 0 {
-				m.addKey(keyOut+3-j, r+j)
-			}
-		}
-		m.transpose(r, 4)
-		for i := range 4 {
-			m.xor(m.tweaks.Offset((4*g+i)*m.bytes), m.reg(r+i), m.reg(r+i))
-			m.store1(m.reg(r+i), Mem{Base: dst, Disp: (4*g + i) * m.bytes})
-		}
+		m.storeGroup(second*m.count+g, dst, true)
 	}
 }
 
-// rounds does all of them, four at a time.
-func (m *machine) rounds() {
+func (m *machine) storeGroup(g int, dst Register, tweaked bool) {
+	r, at := m.data(g), 4*g*m.bytes
+	if g%m.count == 0 {
+		m.loadMap(m.back, m.gBack)
+	}
+	var out [4]int // the last word first
+	for j := range out {
+		out[j] = r + 3 - j
+		if !m.pairs() {
+			m.load1(m.word(g, 3-j), m.reg(out[j]))
+		}
+		m.apply(out[j], 4)
+		if j > 0 {
+			m.addKey(keyOut+3-j, out[j])
+		}
+	}
+	m.transpose(out, 4)
+	for i, x := range out {
+		if tweaked {
+			m.xor(m.tweaksOf(g).Offset((4*(g%m.count)+i)*m.bytes), m.reg(x), m.reg(x))
+		}
+		m.store1(m.reg(x), Mem{Base: dst, Disp: at + i*m.bytes})
+	}
+}
+
+// rounds puts the first groups through all rounds, four at a time.
+func (m *machine) rounds(label string, groups int) {
 	k, end := GP64(), GP64()
 	MOVQ(m.keys, k)
 	LEAQ(m.key(m.keys, rounds), end)
 	four := m.fourOnStack
-	if m.bytes == 64 {
+	if m.pairs() {
 		four = m.fourInRegisters
 	}
-	m.prepare()
-	Label("rounds")
-	four(k)
+	m.prepare(groups)
+	Label(label)
+	four(k, groups)
 	ADDQ(I32(4*m.stride()), k)
 	CMPQ(k, end)
-	JB(LabelRef("rounds"))
+	JB(LabelRef(label))
 }
 
 // Registers of the rounds.
@@ -172,7 +193,7 @@ const (
 	rTemp = 13 // three of them
 )
 
-func (m *machine) prepare() {
+func (m *machine) prepare(groups int) {
 	if m.kind == gfni {
 		m.copy(m.gV, rV)
 		m.copy(m.gW, rW)
@@ -185,8 +206,8 @@ func (m *machine) prepare() {
 		m.copy(m.w.hi, rW+1)
 		m.copy(m.mask, rMask)
 	}
-	if m.bytes < 64 {
-		for g := range m.count {
+	if !m.pairs() {
+		for g := range groups {
 			m.load1(m.word(g, 3), m.reg(2*g+1))
 		}
 	}
@@ -195,10 +216,10 @@ func (m *machine) prepare() {
 // fourOnStack does four rounds with sixteen registers: of the words of a group
 // only the newest stays in one, register 2g+1; all are on the stack. A sum of two
 // words serves two rounds.
-func (m *machine) fourOnStack(k Register) {
+func (m *machine) fourOnStack(k Register, groups int) {
 	x := m.reg(rTemp)
 	for i := range 4 {
-		for g := range m.count {
+		for g := range groups {
 			p, n := m.reg(2*g), m.reg(2*g+1)
 			var into VecPhysical
 			switch i {
@@ -267,11 +288,11 @@ func (m *machine) add(key, word Mem, into VecPhysical) {
 const sum = 0x96 // VPTERNLOG: of three operands
 
 // fourInRegisters does four rounds with thirty-two.
-func (m *machine) fourInRegisters(k Register) {
+func (m *machine) fourInRegisters(k Register, groups int) {
 	for i := range 4 {
-		for g := range m.count {
+		for g := range groups {
 			r := func(j int) VecPhysical { return m.reg(m.data(g) + (i+j)%4) }
-			x, v, t := m.reg(3*g), m.reg(3*g+1), m.reg(3*g+2)
+			x, v, t := m.reg(2*g), m.reg(2*g+1), m.reg(13+g%3)
 			VMOVDQA64(r(1), x)
 			VPTERNLOGD(U8(sum), r(2), r(3), x)
 			VGF2P8AFFINEINVQB(U8(0), m.reg(rV), x, v)

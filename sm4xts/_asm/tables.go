@@ -114,7 +114,7 @@ type constants struct {
 	unshift, rot16, rot24 Mem // see rounds.go
 	front, back, v, w     nibbles
 	gFront, gBack, gV, gW Mem
-	left, right           Mem // of eight blocks: shift counts
+	lefts, rights         Mem // of eight blocks: shift counts
 }
 
 func newConstants() (c constants) {
@@ -139,6 +139,6 @@ func newConstants() (c constants) {
 		left = append(left, i, i)
 		right = append(right, 64-i, 64-i)
 	}
-	c.left, c.right = table("left", left), table("right", right)
+	c.lefts, c.rights = table("left", left), table("right", right)
 	return c
 }

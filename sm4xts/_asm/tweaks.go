@@ -57,18 +57,19 @@ func (m *machine) reduce(v, o, scratch, poly Op) {
 	m.xor(v, o, o)
 }
 
-// tweak computes vector i of the tweaks of a chunk in register 4, and stores it.
-func (m *machine) tweak(i int) {
+// tweak computes vector i of the tweaks of a chunk in register 4, and stores it in
+// area.
+func (m *machine) tweak(i int, area Mem) {
 	o, v, s := m.reg(4), m.reg(5), m.reg(6)
 	back := 8 * block / m.bytes
 	switch {
 	case i >= back:
-		m.load1(m.tweaks.Offset((i-back)*m.bytes), s)
+		m.load1(area.Offset((i-back)*m.bytes), s)
 		VPSLLDQ(U8(1), s, o)
 		VPSRLDQ(U8(15), s, v)
 		m.reduce(v, o, s, m.reg(tPoly))
 	case m.bytes == 16 && i == 0:
-		m.move(m.reg(tFirst), o)
+		VMOVDQA(m.reg(tFirst), o)
 	default:
 		m.shift(i, o, v)
 		if m.clmul {
@@ -83,7 +84,7 @@ func (m *machine) tweak(i int) {
 		VPSRLDQ(U8(8), v, v)
 		m.reduce(v, o, s, nil)
 	}
-	m.store1(o, m.tweaks.Offset(i*m.bytes))
+	m.store1(o, area.Offset(i*m.bytes))
 }
 
 // shift puts into o the halves of T shifted left by the number of the block, and
@@ -95,8 +96,8 @@ func (m *machine) shift(i int, o, v VecPhysical) {
 		VPSRLQ(U8(64-i), t, v)
 		return
 	}
-	VPSLLVQ(m.left.Offset(i*m.bytes), t, o)
-	VPSRLVQ(m.right.Offset(i*m.bytes), t, v)
+	VPSLLVQ(m.lefts.Offset(i*m.bytes), t, o)
+	VPSRLVQ(m.rights.Offset(i*m.bytes), t, v)
 }
 
 // Instructions whose name depends on the width.
@@ -124,14 +125,6 @@ func (m *machine) store1(r VecPhysical, to Mem) {
 		VMOVDQU64(r, to)
 	} else {
 		VMOVDQU(r, to)
-	}
-}
-
-func (m *machine) move(from, to VecPhysical) {
-	if m.bytes == 64 {
-		VMOVDQA64(from, to)
-	} else {
-		VMOVDQA(from, to)
 	}
 }
 
