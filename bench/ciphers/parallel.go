@@ -50,6 +50,7 @@ var ways = []way{
 	}},
 	{"goroutine", openGoroutines},
 	{"worker", openWorkers},
+	{"chunks", openChunks},
 	{"helper", openHelpers},
 }
 
@@ -119,8 +120,33 @@ func (s *shared) work() {
 	}
 }
 
-// openHelpers has goroutines that help where they come in time: who has nothing
-// else to do takes chunks, and a request is never late because a helper is.
+// share makes t a request for several, or does it at once if it is one chunk.
+func share(t *task) *shared {
+	chunks := (len(t.src) + helperChunk - 1) / helperChunk
+	if chunks <= 1 {
+		t.part(0, len(t.src))
+		return nil
+	}
+	s := &shared{task: *t, done: make(chan struct{})}
+	s.left.Store(int64(chunks))
+	return s
+}
+
+// openChunks starts goroutines that take chunks. The request does not wait for one
+// that comes too late to find any.
+func openChunks(parts int) (func(*task), func()) {
+	return func(t *task) {
+		if s := share(t); s != nil {
+			for range parts - 1 {
+				go s.work()
+			}
+			s.work()
+			<-s.done
+		}
+	}, func() {}
+}
+
+// openHelpers is the same with goroutines that are there already.
 func openHelpers(parts int) (func(*task), func()) {
 	c := make(chan *shared, parts)
 	for range parts - 1 {
@@ -131,12 +157,10 @@ func openHelpers(parts int) (func(*task), func()) {
 		}()
 	}
 	return func(t *task) {
-		if len(t.src) <= helperChunk {
-			t.part(0, len(t.src))
+		s := share(t)
+		if s == nil {
 			return
 		}
-		s := &shared{task: *t, done: make(chan struct{})}
-		s.left.Store(int64((len(t.src) + helperChunk - 1) / helperChunk))
 		for range parts - 1 {
 			select {
 			case c <- s:

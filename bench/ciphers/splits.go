@@ -80,10 +80,10 @@ func (r *splitReport) markdown(w io.Writer) error {
 	p(`
 
 A request is transformed by one goroutine; by a new goroutine for each part; by a
-standing worker for each part; or by one goroutine with helpers that take chunks of
-%s as they come. Beside that the machine is idle and requests follow each other;
-idle and a pause of %v lets the other cores sleep before each; or all cores are
-busy with requests of %s of the same kind.
+standing worker for each part; or by all that come in time taking chunks of %s:
+new goroutines (chunks) or standing ones (helper). Meanwhile the machine is idle and
+requests follow each other; idle, and a pause of %v lets the other cores sleep
+before each; or all cores are busy with requests of %s of the same kind.
 
 ## From what size on a request takes at most %.0f %% of its time on one core
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"keyway/blkcrypto"
+	"keyway/essiv"
 	"keyway/internal/cipher"
 	"keyway/internal/secret"
 	"keyway/sm4xts"
@@ -32,6 +33,7 @@ var families = []struct {
 	open  opener
 }{
 	{[]blkcrypto.Mode{blkcrypto.AES256XTS, blkcrypto.AES128XTS, blkcrypto.AES192XTS}, xts.Implementations, xts.Implementation, dun128(xts.NewWith)},
+	{[]blkcrypto.Mode{blkcrypto.AES128CBCESSIV}, essiv.Implementations, essiv.Implementation, dun128(essiv.NewWith)},
 	{[]blkcrypto.Mode{blkcrypto.SM4XTS}, sm4xts.Implementations, sm4xts.Implementation, dun128(sm4xts.NewWith)},
 }
 
