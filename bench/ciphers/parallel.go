@@ -93,50 +93,55 @@ func openWorkers(parts int) (func(*task), func()) {
 	}, func() { close(c) }
 }
 
-// helperChunk is what is taken at a time: long beside the taking, short beside the
-// requests that are worth it.
-const helperChunk = 32 << 10
+// leastChunk is what is taken at a time at least: long beside the taking.
+const leastChunk = 32 << 10
+
+// chunksEach is how many chunks there are for each core: enough that one that
+// comes late finds some, few enough that a cipher sees long runs.
+const chunksEach = 4
 
 // shared is a request that several goroutines work on, each taking the next chunk.
 type shared struct {
 	task
+	chunk      int          // bytes
+	chunks     int64        // in all
 	next, left atomic.Int64 // chunks to be taken, chunks to be done
 	done       chan struct{}
 }
 
+// share makes t a request for several, or does it at once if it is one chunk.
+func share(t *task, parts int) *shared {
+	chunk := max(leastChunk, len(t.src)/(chunksEach*parts))
+	chunk = (chunk + t.unit - 1) / t.unit * t.unit
+	if chunk >= len(t.src) {
+		t.part(0, len(t.src))
+		return nil
+	}
+	s := &shared{task: *t, chunk: chunk, chunks: int64((len(t.src) + chunk - 1) / chunk), done: make(chan struct{})}
+	s.left.Store(s.chunks)
+	return s
+}
+
 // work takes chunks until there are none.
 func (s *shared) work() {
-	chunks := int64((len(s.src) + helperChunk - 1) / helperChunk)
 	for {
 		i := s.next.Add(1) - 1
-		if i >= chunks {
+		if i >= s.chunks {
 			return
 		}
-		at := int(i) * helperChunk
-		s.part(at, min(at+helperChunk, len(s.src)))
+		at := int(i) * s.chunk
+		s.part(at, min(at+s.chunk, len(s.src)))
 		if s.left.Add(-1) == 0 {
 			close(s.done)
 		}
 	}
 }
 
-// share makes t a request for several, or does it at once if it is one chunk.
-func share(t *task) *shared {
-	chunks := (len(t.src) + helperChunk - 1) / helperChunk
-	if chunks <= 1 {
-		t.part(0, len(t.src))
-		return nil
-	}
-	s := &shared{task: *t, done: make(chan struct{})}
-	s.left.Store(int64(chunks))
-	return s
-}
-
 // openChunks starts goroutines that take chunks. The request does not wait for one
 // that comes too late to find any.
 func openChunks(parts int) (func(*task), func()) {
 	return func(t *task) {
-		if s := share(t); s != nil {
+		if s := share(t, parts); s != nil {
 			for range parts - 1 {
 				go s.work()
 			}
@@ -157,7 +162,7 @@ func openHelpers(parts int) (func(*task), func()) {
 		}()
 	}
 	return func(t *task) {
-		s := share(t)
+		s := share(t, parts)
 		if s == nil {
 			return
 		}

@@ -80,9 +80,9 @@ func (r *splitReport) markdown(w io.Writer) error {
 	p(`
 
 A request is transformed by one goroutine; by a new goroutine for each part; by a
-standing worker for each part; or by all that come in time taking chunks of %s:
-new goroutines (chunks) or standing ones (helper). Meanwhile the machine is idle and
-requests follow each other; idle, and a pause of %v lets the other cores sleep
+standing worker for each part; or by all that come in time taking chunks of %s or
+more: new goroutines (chunks) or standing ones (helper). Meanwhile the machine is idle
+and requests follow each other; idle, and a pause of %v lets the other cores sleep
 before each; or all cores are busy with requests of %s of the same kind.
 
 ## From what size on a request takes at most %.0f %% of its time on one core
@@ -92,7 +92,7 @@ and times what all requests together get done.
 
 | | | idle, one after the other | idle, after a pause | busy: median | busy: all |
 |---|---|---|---|---|---|
-`, size.Format(helperChunk), conditions[1].pause, size.Format(busyRequest), 100*worth, size.Format(large))
+`, size.Format(leastChunk), conditions[1].pause, size.Format(busyRequest), 100*worth, size.Format(large))
 	for _, s := range r.subjects() {
 		for _, v := range r.variants() {
 			p("| %s %s | %s, %d |", s.Mode, s.Impl, v.Way, v.Parts)
