@@ -13,7 +13,7 @@ import (
 // EvictKey takes k out of every slot that holds it or may, once no request
 // uses it there: the Holder's part of Key.Evict. Requests for k wait
 // meanwhile. A slot that the engine cannot empty is put in quarantine: it
-// serves nobody until an eviction or a reset has emptied it. All slots are
+// serves nobody until an eviction, a reset or a later attempt has emptied it. All slots are
 // tried, whatever the engine says to one of them (blkcrypto.md, invariants 21
 // to 24). If ctx ends while requests use the slot, all is as before.
 func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Place {
@@ -116,6 +116,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	m.closed = true
+	m.stopRetrying()
 	m.pump()
 	m.mu.Unlock()
 	if m.direct.engine != nil {

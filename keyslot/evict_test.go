@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -582,6 +583,64 @@ func TestEvictSeesTheOtherDevicesRequests(t *testing.T) {
 		held[1].Put()
 		if _, err := k.Key.Evict(ctx); err != nil {
 			t.Errorf("second attempt: %v", err)
+		}
+	})
+}
+
+// dm-fscrypt.md invariants 53 and 54: nobody has to ask again for a slot to come
+// back.
+func TestQuarantinedSlotIsRetriedByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e := newManager(t, 2)
+		k, other := newKey(t, "k"), newKey(t, "other")
+		use(t, m, k)
+		use(t, m, other)
+		var failing atomic.Bool
+		failing.Store(true)
+		var mu sync.Mutex
+		var attempts []time.Duration
+		start := time.Now()
+		e.Fault = func(c enginetest.Call) error {
+			if c.Op != enginetest.Evict || !failing.Load() {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			attempts = append(attempts, time.Since(start))
+			return errFault
+		}
+		if _, err := k.Key.Evict(ctx); !errors.Is(err, errFault) {
+			t.Fatal(err)
+		}
+		time.Sleep(8 * time.Second) // tried after 1, 3 and 7 s
+		synctest.Wait()
+		mu.Lock()
+		if want := []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second}; !slices.Equal(attempts, want) {
+			t.Errorf("tried after %v, want %v", attempts, want)
+		}
+		mu.Unlock()
+		use(t, m, other) // the other slot serves meanwhile
+		failing.Store(false)
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if st := m.Stats(); st.Quarantined != 0 || st.Resident != 1 || len(e.Where(k.bytes)) != 0 || len(e.Where(other.bytes)) != 1 {
+			t.Errorf("%+v; the key is in %v, the other in %v", st, e.Where(k.bytes), e.Where(other.bytes))
+		}
+		if _, err := k.Key.Evict(ctx); err != nil {
+			t.Errorf("asked again: %v", err)
+		}
+		failing.Store(true)
+		if err := m.Close(ctx); !errors.Is(err, errFault) {
+			t.Errorf("close: %v", err)
+		}
+		n := len(attempts)
+		time.Sleep(time.Hour)
+		if len(attempts) != n {
+			t.Error("a closed manager goes on trying")
+		}
+		failing.Store(false)
+		if err := m.Close(ctx); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -43,6 +44,8 @@ type Manager struct {
 	closed    bool           // by Close
 	leaving   map[uint64]int // evictions under way of keys, by ID
 	stats     Stats
+	retry     *time.Timer   // the next attempt at the slots in quarantine; nil: none is due
+	backoff   time.Duration // before it
 }
 
 // A slot's refs count the requests that use it; taken means that whoever has

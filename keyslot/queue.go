@@ -18,10 +18,11 @@ const maxPassed = 64
 
 // A waiter is somebody in the queue.
 type waiter struct {
-	kind  kind
-	key   *blkcrypto.Key // wantKey, and wantSlot unless any key will do
-	slot  *slot          // wantSlot, wantForReset
-	ready chan grant     // buffered: the manager never waits for a waiter
+	kind   kind
+	key    *blkcrypto.Key // wantKey, and wantSlot unless any key will do
+	slot   *slot          // wantSlot, wantForReset
+	repair bool           // wantSlot: only while it is in quarantine
+	ready  chan grant     // buffered: the manager never waits for a waiter
 }
 
 type kind uint8
@@ -148,7 +149,7 @@ func (m *Manager) serve(w *waiter, starved bool) (grant, bool) {
 	case wantKey:
 		return m.serveKey(w.key, starved)
 	case wantSlot:
-		if w.key != nil && !slices.Contains(w.slot.holds, w.key) || len(w.slot.holds) == 0 {
+		if w.key != nil && !slices.Contains(w.slot.holds, w.key) || len(w.slot.holds) == 0 || w.repair && w.slot.broken == nil {
 			return grant{}, true
 		}
 		if m.calling || !w.slot.refs.CompareAndSwap(0, taken) {
@@ -314,6 +315,7 @@ func (m *Manager) empty(s *slot) error {
 	if err != nil {
 		m.stats.Failures++
 		s.released.Store(m.clock.Add(1)) // the next attempt is another's
+		m.retryLater()
 		return err
 	}
 	m.stats.Evictions++
