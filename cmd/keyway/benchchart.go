@@ -89,7 +89,7 @@ func (r *benchReport) chart(f *os.File) error {
 }
 
 const (
-	barLabel  = 17 // "* gfni512  encrypt"
+	barLabel  = 18 // "* aesni256 encrypt"
 	barFigure = 6  // "  12.3"
 )
 
@@ -118,7 +118,7 @@ func (d chartData) text(w io.Writer, width int, colour bool) {
 			if b.op == "decrypt" {
 				name, hue = "", "34"
 			}
-			label := fmt.Sprintf("%-10s%-7s", name, b.op)
+			label := fmt.Sprintf("%-11s%-7s", name, b.op)
 			if b.used {
 				label = paint("1", label)
 			}

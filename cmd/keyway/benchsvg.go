@@ -8,7 +8,7 @@ import (
 
 // Sizes of the SVG chart in its own units, which are pixels at scale 1.
 const (
-	svgLabels = 150.0 // left of the first panel
+	svgLabels = 164.0 // left of the first panel
 	svgPanel  = 330.0 // width of the bars of a panel
 	svgGap    = 56.0  // after each panel, where the longest bar's figure goes
 	svgBar    = 11.0
