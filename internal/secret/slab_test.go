@@ -41,14 +41,19 @@ func TestClassesFitTheirSecrets(t *testing.T) {
 func TestTenThousandKeysLockFewPages(t *testing.T) {
 	withSlots(t, func(t *testing.T) {
 		before := locked.Load()
-		all := make([]*Buffer, 10000)
+		all, slabs := make([]*Buffer, 10000), map[*slab]bool{}
 		for i := range all {
 			all[i] = mustNew(t, 64)
+			slabs[all[i].slab] = true
 		}
 		used := locked.Load() - before
 		t.Logf("%d keys of 64 bytes: %d bytes locked", len(all), used)
 		if limit := int64(len(all)*2*64 + maxSlab); used > limit {
 			t.Errorf("%d keys lock %d bytes, want at most %d", len(all), used, limit)
+		}
+		// Each takes three of the mappings that a process may have, 65530 by default.
+		if limit := int(used/maxSlab) + 10; len(slabs) > limit {
+			t.Errorf("%d slabs, want at most %d", len(slabs), limit)
 		}
 		for _, b := range all {
 			b.Wipe()
