@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"keyway/block"
 )
 
 // closeTimeout bounds how long a replaced table may take to give back its
@@ -100,11 +98,12 @@ func (m *Mapped) suspend(ctx context.Context, o SuspendOptions) error {
 	if m.suspended.Load() {
 		return nil
 	}
-	if err := m.gate.Close(ctx); err != nil {
+	if err := m.drain(ctx); err != nil {
 		return fmt.Errorf("suspend of %q: %s: %w", m.Name(), m.holdup(), err)
 	}
 	if t := m.live.Load(); t != nil && !o.NoFlush && !t.readOnly {
-		if err := t.flush(ctx, block.Request{Op: block.OpFlush}); err != nil {
+		if err := t.sync(ctx); err != nil {
+			t.unpause()
 			m.gate.Open()
 			return fmt.Errorf("suspend of %q: flush: %w", m.Name(), err)
 		}
@@ -162,6 +161,9 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 
 func (m *Mapped) admit() {
 	m.suspended.Store(false)
+	if t := m.live.Load(); t != nil {
+		t.unpause()
+	}
 	m.gate.Open()
 }
 

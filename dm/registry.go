@@ -12,7 +12,8 @@ import (
 // A Target is a Device over one row of a table; r.Off counts from the row's
 // start. Its Info describes the part beneath it, except for Size, which the
 // table knows. The table has checked range and alignment, splits at row
-// boundaries, and sends flushes to the devices of Under itself.
+// boundaries, and sends flushes to the devices of Under itself, unless the
+// type TakesFlush.
 type Target interface {
 	block.Device
 	block.Stacked
@@ -41,6 +42,9 @@ const (
 	MarkedOnly
 	// Singleton: the only row of its table.
 	Singleton
+	// TakesFlush: flushes go to the target, which hands them to every device
+	// of Under or has a reason not to, and not to those devices past it.
+	TakesFlush
 )
 
 // Chunked is a target that cuts requests at multiples of Chunk bytes from the

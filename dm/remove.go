@@ -76,7 +76,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	}
 	m.removed = true // no new handles
 	graph.mu.Unlock()
-	if err := m.gate.Close(ctx); err != nil {
+	if err := m.drain(ctx); err != nil {
 		graph.mu.Lock()
 		m.removed = false
 		graph.mu.Unlock()

@@ -21,7 +21,8 @@ type Table struct {
 
 	fallback *keyslot.Manager
 	soft     block.Device   // the fallback over this table
-	under    []block.Device // the distinct devices beneath: whom a flush must reach
+	under    []block.Device // the distinct devices beneath
+	flushes  []block.Device // whom a flush must reach: of those, and the targets that take it
 	block    int            // logical block in bytes
 
 	handles map[*Handle]bool // the mapped devices that it has open
@@ -56,6 +57,9 @@ func (p *fixedProfile) cryptoProfileIn(*ripple) *blkcrypto.Profile { return (*bl
 
 func newRow(start, end int64, typ TargetType, target Target, b *Builder) row {
 	i := target.Info()
+	if d, ok := target.(CryptoDecliner); ok && d.DeclinesCrypto() {
+		typ.Features &^= PassesCrypto
+	}
 	r := row{start: start, end: end, typ: typ, target: target, builder: b, fua: i.FUA != block.None, zeroes: i.Zeroes != block.None}
 	if c, ok := target.(Chunked); ok {
 		r.chunk = c.Chunk()
@@ -85,7 +89,7 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 	for i := range t.rows {
 		t.block = max(t.block, t.rows[i].target.Info().LogicalBlock)
 	}
-	seen := map[any]bool{}
+	var all, passed []block.Span
 	t.handles = map[*Handle]bool{}
 	for i := range t.rows {
 		r := &t.rows[i]
@@ -101,13 +105,15 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 			return fmt.Errorf("row %d: sectors %d to %d are not whole blocks of %d bytes, which this table has",
 				i+1, r.start>>sectorShift, r.end>>sectorShift, t.block)
 		}
-		for _, s := range r.target.Under() {
-			if id := identity(s.Dev); !seen[id] {
-				seen[id] = true
-				t.under = append(t.under, s.Dev)
-			}
+		all = append(all, r.target.Under()...)
+		if r.typ.Features&TakesFlush != 0 {
+			t.flushes = append(t.flushes, r.target)
+		} else {
+			passed = append(passed, r.target.Under()...)
 		}
 	}
+	t.under = Distinct(all)
+	t.flushes = append(t.flushes, Distinct(passed)...)
 	t.fallback, t.soft = fallback, keyslot.Over(plain{t}, fallback)
 	return nil
 }
@@ -184,12 +190,20 @@ func (t *Table) plain(ctx context.Context, r *block.Request) error {
 // flush reaches every distinct device beneath the table, whatever targets it
 // mixes (dm-fscrypt.md, invariant 12). A table without devices, of error and
 // zero targets, has nothing to make durable and succeeds.
-func (t *Table) flush(ctx context.Context, r block.Request) error {
-	if len(t.under) == 1 {
-		return t.under[0].Do(ctx, r)
+func (t *Table) flush(ctx context.Context, r block.Request) error { return flushAll(ctx, t.flushes, r) }
+
+// sync is the flush of a suspension: what has been written becomes durable,
+// also where a target would keep a flush back, lose it or fail it on purpose.
+func (t *Table) sync(ctx context.Context) error {
+	return flushAll(ctx, t.under, block.Request{Op: block.OpFlush})
+}
+
+func flushAll(ctx context.Context, devices []block.Device, r block.Request) error {
+	if len(devices) == 1 {
+		return devices[0].Do(ctx, r)
 	}
-	parts := make([]block.Part, 0, len(t.under))
-	for _, d := range t.under {
+	parts := make([]block.Part, 0, len(devices))
+	for _, d := range devices {
 		parts = append(parts, block.Part{Dev: d, Req: r})
 	}
 	return block.Parallel(ctx, parts)
@@ -211,6 +225,9 @@ func (w *row) do(ctx context.Context, r *block.Request) error {
 }
 
 func (w *row) flush(ctx context.Context, r block.Request) error {
+	if w.typ.Features&TakesFlush != 0 {
+		return w.target.Do(ctx, r)
+	}
 	var parts []block.Part
 	for _, s := range w.target.Under() {
 		parts = append(parts, block.Part{Dev: s.Dev, Req: r})

@@ -337,7 +337,8 @@ func (d *Daemon) hollow(ctx context.Context, v *device, m *dm.Mapped) error {
 	return d.save()
 }
 
-// message does what words say to the device; targets take none yet.
+// message does what words say to the device, or gives them to the target at a
+// sector of it. What a target was told does not outlive the daemon.
 func (d *Daemon) message(ctx context.Context, name string, r control.Message) (control.Text, error) {
 	if len(r.Words) == 0 {
 		return control.Text{}, errors.New("a message needs a word")
@@ -364,14 +365,11 @@ func (d *Daemon) message(ctx context.Context, name string, r control.Message) (c
 	if err != nil {
 		return control.Text{}, err
 	}
-	for i, line := range strings.Split(strings.TrimSpace(m.TableText(false, dm.StatusTable)), "\n") {
-		var start, length int64
-		var target string
-		if n, _ := fmt.Sscan(line, &start, &length, &target); n == 3 && r.Sector >= start && r.Sector < start+length {
-			return control.Text{}, fmt.Errorf("table row %d: %s: takes no messages", i+1, target)
-		}
+	answer, err := m.Message(ctx, r.Sector, r.Words)
+	if answer != "" && !strings.HasSuffix(answer, "\n") {
+		answer += "\n"
 	}
-	return control.Text{}, fmt.Errorf("device %q has no sector %d", name, r.Sector)
+	return control.Text{Text: answer}, err
 }
 
 // flush makes durable what has been written to m.
