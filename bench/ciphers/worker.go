@@ -111,9 +111,7 @@ func (w *worker) stop() {
 }
 
 func (w *worker) ask(format string, a ...any) (string, error) {
-	if _, err := fmt.Fprintf(w.in, format+"\n", a...); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", w.cmd.Path, err, w.errs.Bytes())
-	}
+	fmt.Fprintf(w.in, format+"\n", a...) // if it is gone, there is no answer
 	return w.answer()
 }
 
