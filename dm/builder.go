@@ -18,6 +18,7 @@ type Builder struct {
 	env      Env
 	ctx      context.Context
 	readOnly bool
+	start    int64 // of the row in its table, in bytes
 	length   int64 // bytes of the row
 
 	devices []block.Device
@@ -26,6 +27,9 @@ type Builder struct {
 
 // Len is the length of the row in bytes.
 func (b *Builder) Len() int64 { return b.length }
+
+// Start is where the row begins in its table, in bytes.
+func (b *Builder) Start() int64 { return b.start }
 
 // ReadOnly reports whether the table is.
 func (b *Builder) ReadOnly() bool { return b.readOnly }

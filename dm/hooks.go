@@ -2,6 +2,7 @@ package dm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"keyway/block"
@@ -31,6 +32,9 @@ type (
 // Message gives words to the target whose row holds the sector of the live
 // table, and returns its answer.
 func (m *Mapped) Message(ctx context.Context, sector int64, words []string) (string, error) {
+	if len(words) == 0 {
+		return "", errors.New("a message needs a word")
+	}
 	if err := m.lock(ctx); err != nil {
 		return "", err
 	}

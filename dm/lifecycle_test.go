@@ -476,13 +476,17 @@ func TestFUASurvives(t *testing.T) {
 func TestErrorsNameTheRowAndTheArgument(t *testing.T) {
 	w := dmtest.New(t)
 	w.Disk("a", 1<<20, 0)
+	var targets []string
+	for _, t := range dm.Types() {
+		targets = append(targets, t.Name)
+	}
 	for _, c := range []struct{ text, want string }{
 		{"0 10 linear a 0\n10 10 linear a 12x", `table row 2: linear: argument 2 (start, in sectors): "12x" is not a number`},
 		{"", "table: has no rows"},
 		{"# only a comment\n\n", "table: has no rows"},
 		{"0 0 linear a 0", "table row 1: is empty: its number of sectors is 0"},
 		{"1 10 linear a 0", "table row 1: starts at sector 1, but the rows before it end at 0"},
-		{"0 10 nosuch a", `table row 1: no target "nosuch" (there are: crypt, default-key, error, inlinecrypt, linear, striped, zero)`},
+		{"0 10 nosuch a", `table row 1: no target "nosuch" (there are: ` + strings.Join(targets, ", ") + ")"},
 		{"0 4096 linear a 0", `table row 1: linear: device "a" is too small: 4096 sectors from sector 0 on do not fit its 2048`},
 		{"0 10 linear a", "table row 1: linear: argument 2 (start, in sectors): missing"},
 		{"0 10 linear a 0 junk", `table row 1: linear: surplus argument 3: "junk"`},

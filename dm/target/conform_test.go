@@ -19,12 +19,15 @@ func TestTargetsConform(t *testing.T) {
 		"crypt 4K":    {Table: "0 2048 crypt aes-xts-plain64 :64:logon:k 0 a 0 2 sector_size:4096 iv_large_sectors"},
 		"crypt rows": {Table: "0 1024 crypt aes-xts-plain64 :64:logon:k 0 a 0 1 sector_size:4096\n" +
 			"1024 2048 linear b 0"},
-		"inlinecrypt": {Table: "0 2048 inlinecrypt aes-xts-plain64 :64:logon:k 0 a 0 1 allow_discards"},
-		"default-key": {Table: "0 2048 default-key aes-xts-plain64 :64:logon:k 0 a 0 3 allow_discards sector_size:4096 iv_large_sectors"},
-		"flakey up":   {Table: "0 2000 flakey a 48 3600 0"},
-		"flakey down": {Table: "0 1000 flakey a 48 0 1 5 corrupt_bio_byte 1 w 0 4096\n1000 1048 linear b 0"},
-		"delay":       {Table: "0 2000 delay a 48 0"},
-		"delay flush": {Table: "0 1000 delay a 8 0 a 8 0 b 0 0"},
+		"inlinecrypt":   {Table: "0 2048 inlinecrypt aes-xts-plain64 :64:logon:k 0 a 0 1 allow_discards"},
+		"default-key":   {Table: "0 2048 default-key aes-xts-plain64 :64:logon:k 0 a 0 3 allow_discards sector_size:4096 iv_large_sectors"},
+		"flakey up":     {Table: "0 2000 flakey a 48 3600 0"},
+		"flakey down":   {Table: "0 1000 flakey a 48 0 1 5 corrupt_bio_byte 1 w 0 4096\n1000 1048 linear b 0"},
+		"delay":         {Table: "0 2000 delay a 48 0"},
+		"delay flush":   {Table: "0 1000 delay a 8 0 a 8 0 b 0 0"},
+		"dust":          {Table: "0 2000 dust a 48 4096"},
+		"unstriped":     {Table: "0 1024 unstriped 2 8 1 a 0", Splits: true},
+		"unstriped odd": {Table: "0 1020 unstriped 2 5 0 b 1", Splits: true},
 	} {
 		t.Run(name, func(t *testing.T) { blocktest.Target(t, c) })
 	}

@@ -1,0 +1,216 @@
+package target
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"keyway/block"
+	"keyway/dm"
+)
+
+func init() {
+	dm.Register(dm.TargetType{
+		Name: "dust", Features: dm.PassesCrypto,
+		Usage: "<device> <start sector> <block size in bytes>", New: newDust,
+	})
+}
+
+// dust is linear, with a list of bad blocks that messages change. Once
+// enabled, a read of a bad block fails, and a write heals it, or fails as many
+// times as the block was given first. Blocks count from the start of the
+// device, not of the row.
+//
+// A request is forwarded whole or not at all, so contexts pass. The list is
+// lost with the table.
+type dust struct {
+	linear
+	shift int // log2 of the block size in bytes
+
+	enabled atomic.Bool
+	quiet   atomic.Bool
+
+	mu  sync.Mutex
+	bad map[int64]uint8 // by block: how many writes still fail; guarded by mu
+}
+
+func newDust(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
+	d := &dust{linear: linear{name: a.String("device"), start: a.Sectors("start"), length: b.Len()}, bad: map[int64]uint8{}}
+	const what = "block size, in bytes"
+	size := int64(a.Int(what, 512, 1<<30))
+	switch {
+	case a.Err() != nil:
+	case size&(size-1) != 0:
+		a.Fail(what, fmt.Errorf("%d is not a power of two", size))
+	case size > d.length:
+		a.Fail(what, fmt.Errorf("%d is more than the %d bytes of the row", size, d.length))
+	}
+	if err := a.End(); err != nil {
+		return nil, err
+	}
+	d.shift = bits.TrailingZeros64(uint64(size))
+	var err error
+	d.Device, err = b.OpenSpan(d.name, d.start, d.length)
+	return d, err
+}
+
+// Do performs r unless it meets a bad block.
+//
+// Hot: no allocation.
+func (d *dust) Do(ctx context.Context, r block.Request) error {
+	if d.enabled.Load() && r.Len > 0 {
+		from, to := (d.start+r.Off)>>d.shift, (d.start+r.Off+r.Len-1)>>d.shift
+		if !d.meets(from, to, r.Op) {
+			return block.ErrIO
+		}
+	}
+	return d.linear.Do(ctx, r)
+}
+
+// meets reports whether a request of this kind can be done on the blocks. A
+// write heals them before it is done, and none of them if one makes it fail.
+func (d *dust) meets(from, to int64, op block.Op) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.bad) == 0 {
+		return true
+	}
+	good := true
+	d.each(from, to, func(b int64, fails uint8) {
+		switch {
+		case op == block.OpRead:
+			good = false
+		case fails > 0:
+			d.bad[b] = fails - 1
+			good = false
+		}
+	})
+	if good && op != block.OpRead {
+		d.each(from, to, func(b int64, _ uint8) { delete(d.bad, b) })
+	}
+	return good
+}
+
+// each calls f for the bad blocks of a range; d.mu is held. It goes over the
+// shorter of the two.
+func (d *dust) each(from, to int64, f func(b int64, fails uint8)) {
+	if to-from < int64(len(d.bad)) {
+		for b := from; b <= to; b++ {
+			if fails, is := d.bad[b]; is {
+				f(b, fails)
+			}
+		}
+		return
+	}
+	for b, fails := range d.bad {
+		if b >= from && b <= to {
+			f(b, fails)
+		}
+	}
+}
+
+// Message is one of those that dmsetup users know (dm-dust.rst).
+func (d *dust) Message(_ context.Context, words []string) (string, error) {
+	name := strings.ToLower(words[0])
+	switch name {
+	case "addbadblock":
+		if len(words) != 2 && len(words) != 3 {
+			return "", fmt.Errorf("%s takes a block, and perhaps how many writes to it fail", name)
+		}
+	case "removebadblock", "queryblock":
+		if len(words) != 2 {
+			return "", fmt.Errorf("%s takes a block", name)
+		}
+	case "enable", "disable", "quiet", "countbadblocks", "clearbadblocks", "listbadblocks":
+		if len(words) != 1 {
+			return "", fmt.Errorf("%s takes no arguments", name)
+		}
+		return d.list(name), nil
+	default:
+		return "", fmt.Errorf("no message %q (there are: addbadblock, clearbadblocks, countbadblocks, disable, enable, listbadblocks, "+
+			"queryblock, quiet, removebadblock)", words[0])
+	}
+	blocks := d.Device.Info().Size >> d.shift
+	b, err := strconv.ParseInt(words[1], 10, 64)
+	if err != nil || b < 0 || b > blocks {
+		return "", fmt.Errorf("%s: block %q is not from 0 to %d", name, words[1], blocks)
+	}
+	var fails uint64
+	if len(words) == 3 {
+		if fails, err = strconv.ParseUint(words[2], 10, 8); err != nil {
+			return "", fmt.Errorf("%s: number of failing writes %q is not from 0 to 255", name, words[2])
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, is := d.bad[b]
+	switch {
+	case name == "queryblock" && is:
+		return fmt.Sprintf("dust_query_block: block %d found in badblocklist", b), nil
+	case name == "queryblock":
+		return fmt.Sprintf("dust_query_block: block %d not found in badblocklist", b), nil
+	case name == "addbadblock" && is:
+		return "", fmt.Errorf("%s: block %d already in badblocklist", name, b)
+	case name == "addbadblock":
+		d.bad[b] = uint8(fails)
+	case !is:
+		return "", fmt.Errorf("%s: block %d not found in badblocklist", name, b)
+	default:
+		delete(d.bad, b)
+	}
+	return "", nil
+}
+
+// list performs a message without arguments, and answers in the kernel's words.
+func (d *dust) list(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch name {
+	case "enable", "disable":
+		d.enabled.Store(name == "enable")
+	case "quiet":
+		d.quiet.Store(!d.quiet.Load())
+	case "countbadblocks":
+		return fmt.Sprintf("countbadblocks: %d badblock(s) found", len(d.bad))
+	case "clearbadblocks":
+		if len(d.bad) == 0 {
+			return "dust_clear_badblocks: no badblocks found"
+		}
+		clear(d.bad)
+		return "dust_clear_badblocks: badblocks cleared"
+	case "listbadblocks":
+		if len(d.bad) == 0 {
+			return "No blocks in badblocklist"
+		}
+		var all []int64
+		for b := range d.bad {
+			all = append(all, b)
+		}
+		slices.Sort(all)
+		var lines strings.Builder
+		for _, b := range all {
+			fmt.Fprintln(&lines, b)
+		}
+		return lines.String()
+	}
+	return ""
+}
+
+func (d *dust) Status(k dm.StatusKind) string {
+	if k == dm.StatusTable {
+		return fmt.Sprintf("%s %d", d.linear.Status(k), int64(1)<<d.shift)
+	}
+	does, says := "bypass", "verbose"
+	if d.enabled.Load() {
+		does = "fail_read_on_bad_block"
+	}
+	if d.quiet.Load() {
+		says = "quiet"
+	}
+	return fmt.Sprintf("%s %s %s", dm.QuoteWord(d.name), does, says)
+}
