@@ -1,0 +1,37 @@
+package adiantum
+
+import (
+	"crypto/subtle"
+	"math/rand/v2"
+	"testing"
+
+	"keyway/internal/dataunit/dataunittest"
+)
+
+// What is added to the left part of a data unit is the stream of its key, which nobody
+// who sees the ciphertext may see.
+func TestStackHoldsNoStreamAfterACall(t *testing.T) {
+	const unit, units = 1536, 9 // 23 blocks of the stream and three quarters
+	r := rand.New(rand.NewPCG(1, 2))
+	key, plain := dataunittest.Random(r, KeySize), dataunittest.Random(r, unit*units)
+	for _, name := range Implementations() {
+		t.Run(name, func(t *testing.T) {
+			c, err := NewWith(name, key, unit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Wipe()
+			secrets, buf := [][]byte{key[:16], key[16:]}, make([]byte, len(plain))
+			c.Encrypt(buf, plain, [4]uint64{7})
+			for u := 0; u < len(plain); u += unit {
+				for at := u; at < u+unit-blockLen; at += blockLen {
+					s := make([]byte, blockLen)
+					subtle.XORBytes(s, plain[at:][:blockLen], buf[at:])
+					secrets = append(secrets, s)
+				}
+			}
+			dataunittest.Forgets(t, func() { c.Decrypt(buf, buf, [4]uint64{7}) }, secrets...)
+			dataunittest.Forgets(t, func() { c.Encrypt(buf, buf, [4]uint64{7}) }, secrets...)
+		})
+	}
+}
