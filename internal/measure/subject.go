@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 
+	"keyway/adiantum"
 	"keyway/blkcrypto"
 	"keyway/essiv"
 	"keyway/internal/cipher"
@@ -34,6 +35,7 @@ var families = []struct {
 }{
 	{[]blkcrypto.Mode{blkcrypto.AES256XTS, blkcrypto.AES128XTS, blkcrypto.AES192XTS}, xts.Implementations, xts.Implementation, dun128(xts.NewWith)},
 	{[]blkcrypto.Mode{blkcrypto.AES128CBCESSIV}, essiv.Implementations, essiv.Implementation, dun128(essiv.NewWith)},
+	{[]blkcrypto.Mode{blkcrypto.Adiantum}, adiantum.Implementations, adiantum.Implementation, dun256(adiantum.NewWith)},
 	{[]blkcrypto.Mode{blkcrypto.SM4XTS}, sm4xts.Implementations, sm4xts.Implementation, dun128(sm4xts.NewWith)},
 }
 
@@ -112,5 +114,28 @@ func dun128[C short](open func(name string, key []byte, unit int) (C, error)) op
 			return nil, err
 		}
 		return short2dun[C]{c}, nil
+	}
+}
+
+// long is a cipher that numbers them by 256 bits.
+type long interface {
+	Encrypt(dst, src []byte, dun [4]uint64)
+	Decrypt(dst, src []byte, dun [4]uint64)
+	Wipe()
+}
+
+type long2dun[C long] struct{ c C }
+
+func (l long2dun[C]) Wipe()                                      { l.c.Wipe() }
+func (l long2dun[C]) Encrypt(dst, src []byte, dun blkcrypto.DUN) { l.c.Encrypt(dst, src, dun) }
+func (l long2dun[C]) Decrypt(dst, src []byte, dun blkcrypto.DUN) { l.c.Decrypt(dst, src, dun) }
+
+func dun256[C long](open func(name string, key []byte, unit int) (C, error)) opener {
+	return func(name string, key []byte, unit int) (cipher.Cipher, error) {
+		c, err := open(name, key, unit)
+		if err != nil {
+			return nil, err
+		}
+		return long2dun[C]{c}, nil
 	}
 }
