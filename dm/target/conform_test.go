@@ -28,6 +28,8 @@ func TestTargetsConform(t *testing.T) {
 		"dust":          {Table: "0 2000 dust a 48 4096"},
 		"unstriped":     {Table: "0 1024 unstriped 2 8 1 a 0", Splits: true},
 		"unstriped odd": {Table: "0 1020 unstriped 2 5 0 b 1", Splits: true},
+		"switch":        {Table: "0 2000 switch 2 64 0 a 0 b 48", Splits: true},
+		"switch odd":    {Table: "0 1530 switch 2 5 0 a 0 b 7", Splits: true},
 	} {
 		t.Run(name, func(t *testing.T) { blocktest.Target(t, c) })
 	}

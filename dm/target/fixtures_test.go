@@ -13,7 +13,7 @@ import (
 	"keyway/test/fixtures"
 )
 
-var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped"}
+var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped", "switch"}
 
 // supported are the targets and ciphers of this release.
 func supported(table string) bool {
