@@ -31,8 +31,10 @@ func Contract(t *testing.T, s Subject) {
 	}
 }
 
+// limit is how long runs may be. With -short, as under an emulator that takes a
+// hundred times as long, they are just long enough for the widest kernels.
 func (s Subject) limit(name string) int {
-	if slices.Contains(s.Slow, name) {
+	if slices.Contains(s.Slow, name) || testing.Short() {
 		return 20 << 10
 	}
 	return 70 << 10
@@ -132,24 +134,27 @@ func (s Subject) carries(t *testing.T, name string) {
 		units = 10
 	}
 	r := seeded(t)
-	key, src := Random(r, s.Keys[0]), Random(r, unit*units)
+	key := Random(r, s.Keys[0])
+	// Every data unit has the same text: the reference need do each number once,
+	// and not once for each place in a run.
+	src := bytes.Repeat(Random(r, unit), 2*units+1)
 	c := s.open(t, name, key, unit)
-	got, want := make([]byte, len(src)), make([]byte, len(src))
+	got, want := make([]byte, unit*units), make([]byte, len(src))
 	for limb := 1; limb <= s.Limbs; limb++ {
 		var top [4]uint64 // the first number beyond limb's carry; zero past the last
 		if limb < s.Limbs {
 			top[limb] = 3
 		}
-		for at := range uint64(units + 2) {
+		s.Reference(want, src, key, unit, s.below(top, uint64(units+1)), false)
+		for at := range units + 2 {
 			if limb > 1 && at%5 != 0 {
 				continue
 			}
-			dun := s.below(top, at)
-			s.Reference(want, src, key, unit, dun, false)
-			c.Encrypt(got, src, dun)
-			Diff(t, fmt.Sprintf("number %x", dun), got, want)
+			dun := s.below(top, uint64(at))
+			c.Encrypt(got, src[:len(got)], dun)
+			Diff(t, fmt.Sprintf("number %x", dun), got, want[(units+1-at)*unit:][:len(got)])
 			c.Decrypt(got, got, dun)
-			Diff(t, fmt.Sprintf("number %x, decrypted", dun), got, src)
+			Diff(t, fmt.Sprintf("number %x, decrypted", dun), got, src[:len(got)])
 		}
 	}
 }
