@@ -38,11 +38,16 @@ var (
 	limit   = flag.Duration("timeout", 10*time.Minute, "for each machine, from boot to the last test")
 	verbose = flag.Bool("v", false, "print the output of tests that pass too")
 	keep    = flag.Bool("keep", false, "keep the directory with the machine's files and logs")
+	extra   []string // environment
 	tmp     = flag.String("tmp", "", "directory to work in, removed at the end")
 )
 
 func main() {
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
+	flag.Func("env", "`NAME=value` for the tests; may be repeated", func(v string) error {
+		extra = append(extra, v)
+		return nil
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	ok, err := run(ctx, flag.Args())
@@ -84,7 +89,7 @@ func run(ctx context.Context, args []string) (bool, error) {
 	if args[0] == "all" {
 		names = []string{"avx512", "arm64"}
 	}
-	packages, flags := args[1:], []string{"-test.short"}
+	packages, flags := args[1:], []string(nil)
 	if i := slices.Index(packages, "--"); i >= 0 {
 		packages, flags = packages[:i], packages[i+1:]
 	}
@@ -168,17 +173,28 @@ func (b *batch) build(ctx context.Context, packages, flags []string) error {
 		}
 		return out, nil
 	}
-	list, err := command(append([]string{"list", "-f", "{{.ImportPath}} {{.Dir}} {{.Module.Dir}}"}, packages...)...)
+	list, err := command(append([]string{"list", "-f", "{{.ImportPath}} {{.Dir}} {{with .Module}}{{.Dir}}{{else}}{{.Root}}{{end}}"}, packages...)...)
 	if err != nil {
 		return err
 	}
-	bin := filepath.Join(b.tmp, "bin")
-	if _, err := command(append([]string{"test", "-c", "-ldflags=-s -w", "-o", bin + "/"}, packages...)...); err != nil {
+	args := []string{"test", "-c", "-ldflags=-s -w", "-o", filepath.Join(b.tmp, "bin") + "/"}
+	if b.machine == "avx512" {
+		sources, err := command(append([]string{"list", "-deps", "-test", "-f", "{{range .SFiles}}{{$.Dir}}/{{.}}\n{{end}}"}, packages...)...)
+		if err != nil {
+			return err
+		}
+		flag, err := overlay(slices.Compact(slices.Sorted(strings.FieldsSeq(string(sources)))), b.tmp)
+		if err != nil {
+			return err
+		}
+		args = append(args, flag...)
+	}
+	if _, err := command(append(args, packages...)...); err != nil {
 		return err
 	}
 	for l := range strings.Lines(string(list)) {
 		f := strings.Fields(l)
-		j := report.Job{Package: f[0], Bin: filepath.Join(bin, filepath.Base(f[0])+".test"), Dir: f[1], Args: flags, Verbose: *verbose}
+		j := report.Job{Package: f[0], Bin: filepath.Join(b.tmp, "bin", filepath.Base(f[0])+".test"), Dir: f[1], Args: flags, Verbose: *verbose}
 		if _, err := os.Stat(j.Bin); err != nil {
 			return fmt.Errorf("%s has no tests", f[0])
 		}
@@ -186,8 +202,12 @@ func (b *batch) build(ctx context.Context, packages, flags []string) error {
 		if err != nil {
 			return err
 		}
-		if short := slices.Equal(flags, []string{"-test.short"}); short {
+		if len(flags) == 0 {
+			j.Args = []string{"-test.short"}
 			j.Names = find(rel).impls[b.machine]
+			if names := elsewhere[b.machine]; names != nil {
+				j.Args = append(j.Args, skipping(names))
+			}
 		}
 		j.Env = []string{"PATH=/usr/bin:/bin", "HOME=/tmp", "KEYWAY_REQUIRE_" + strings.ToUpper(filepath.Base(rel)) + "=" + strings.Join(j.Names, " ")}
 		b.jobs = append(b.jobs, j)
@@ -219,7 +239,7 @@ func avx512(ctx context.Context, b *batch) error {
 		if err := a.sources(dir, j.Dir); err != nil {
 			return err
 		}
-		j.Bin, j.Dir, j.Env = "/"+bin, "/"+dir, append(j.Env, goDebug)
+		j.Bin, j.Dir, j.Env = "/"+bin, "/"+dir, slices.Concat(j.Env, []string{goDebug}, extra)
 		jobs = append(jobs, j)
 	}
 	text, err := json.Marshal(jobs)
@@ -233,6 +253,7 @@ func avx512(ctx context.Context, b *batch) error {
 // arm64 runs the batch in QEMU, on this kernel.
 func arm64(ctx context.Context, b *batch) error {
 	for _, j := range b.jobs {
+		j.Env = append(j.Env, extra...)
 		r := report.Run(ctx, j, "qemu-aarch64-static", "-cpu", "max")
 		b.done(r)
 	}

@@ -19,6 +19,9 @@ import (
 func main() {
 	out, err := prepare()
 	if err == nil {
+		err = checkMachine()
+	}
+	if err == nil {
 		err = run(out)
 	}
 	if err != nil {
