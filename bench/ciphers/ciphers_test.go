@@ -134,7 +134,8 @@ func TestAimsAreRatiosOfRounds(t *testing.T) {
 	if err := r.markdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| `*` **best** | encrypt | 20.0 (2.20) |", "| " + openssl + " | decrypt | 9.00 |"} {
+	for _, want := range []string{"| `*` **best** | encrypt | 20.0 (2.20) |", "| " + openssl + " | decrypt | 9.00 |",
+		"| AES-256-XTS | best | 20.0, 2.20× OpenSSL, 80 % |"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, b.String())
 		}

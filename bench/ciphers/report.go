@@ -126,6 +126,7 @@ func (r *report) markdown(w io.Writer) error {
 		p(" **The machine was busy: trust nothing here; measure again when it is quiet.**")
 	}
 	p(" Ratios travel, absolute figures do not.\n")
+	r.summary(p)
 	for _, m := range r.modes() {
 		r.modeTable(p, m)
 	}
@@ -135,6 +136,35 @@ func (r *report) markdown(w io.Writer) error {
 	}
 	measure.WriteAims(w, r.Aims)
 	return nil
+}
+
+// summary is what the product uses in each mode, in a line.
+func (r *report) summary(p func(string, ...any)) {
+	const run = 8
+	p("\n## What Keyway uses\n\nRuns of %d data units: GB/s, times the best peer, and the part of the AES rounds that the core does.\n\n| mode | |", run)
+	for _, unit := range []int{512, 4096} {
+		for _, op := range []string{"encrypt", "decrypt"} {
+			p(" %s, %d |", op, unit)
+		}
+	}
+	p("\n|---|---|---|---|---|---|\n")
+	for _, m := range r.modes() {
+		us := r.used(m)
+		p("| %s | %s |", m, us)
+		for _, unit := range []int{512, 4096} {
+			for _, op := range []string{"encrypt", "decrypt"} {
+				p(" %s", measure.Figure(r.median(m, us, op, unit, run)/1e9))
+				if best := r.bestPeer(m, op, unit, run); best != "" {
+					p(", %s× %s", measure.Figure(r.ratio(m, us, best, op, unit, run)), best)
+				}
+				if x := r.ratio(m, us, aesRounds, op, unit, run); x > 0 {
+					p(", %.0f %%", 100*x)
+				}
+				p(" |")
+			}
+		}
+		p("\n")
+	}
 }
 
 // modeTable has ours, the peers and the bounds in rows.
