@@ -36,7 +36,7 @@ var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/da
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {
