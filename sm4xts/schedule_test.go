@@ -70,7 +70,7 @@ func TestExpandKnownAnswer(t *testing.T) {
 }
 
 // draft-ribose-cfrg-sm4-10, appendix A.1.4 and A.1.5: one encryption, and a
-// million in a row.
+// million in a row (in about two seconds).
 func TestBlockKnownAnswers(t *testing.T) {
 	plain, _ := hex.DecodeString("0123456789abcdeffedcba9876543210")
 	var data, tweak schedule
@@ -86,7 +86,7 @@ func TestBlockKnownAnswers(t *testing.T) {
 	if !bytes.Equal(buf[:], bytes.Repeat(want, lanes)) {
 		t.Fatalf("ciphertext %x, want %x in each lane", buf, want)
 	}
-	if testing.Short() {
+	if testing.Short() || raced { // a race detector finds nothing here, and takes a minute
 		return
 	}
 	want, _ = hex.DecodeString("595298c7c6fd271f0402f804c33d3f66")

@@ -1,0 +1,5 @@
+//go:build race
+
+package sm4xts
+
+const raced = true
