@@ -20,7 +20,14 @@ func Forgets(t *testing.T, f func(), secrets ...[]byte) {
 		t.Fatal("a secret that was left on the stack on purpose is not found")
 	}
 	seen := leftOnStack(f)
+	starts := map[[8]byte]bool{} // there may be thousands of secrets
+	for i := range len(seen) - 7 {
+		starts[[8]byte(seen[i:])] = true
+	}
 	for _, s := range secrets {
+		if !starts[[8]byte(s)] {
+			continue
+		}
 		if at := bytes.Index(seen, s); at >= 0 {
 			t.Errorf("%s is left on the stack, %d bytes below the caller", hex.EncodeToString(s), len(seen)-at)
 		}
