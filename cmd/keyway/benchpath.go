@@ -74,19 +74,17 @@ func (s *benchStack) add(ctx context.Context, r *benchReport, m blkcrypto.Mode) 
 					what: fmt.Sprintf("%v: %v through %s", m, op, by),
 					run: func(ctx context.Context, d time.Duration) (float64, error) {
 						var failed error
-						rate := measure.Rate(ctx, 1, d, func(int) func() {
-							return func() {
-								off += int64(n)
-								if off+int64(n) > disk {
-									off = 0
-								}
-								err := mapped.Do(ctx, block.Request{
-									Op: op, Off: off, Len: int64(n), Data: block.Bytes(data),
-									Crypt: blkcrypto.Context{Key: k, DUN: blkcrypto.DUN64(uint64(off) / unit)},
-								})
-								if err != nil {
-									failed = err
-								}
+						rate := measure.Pace(ctx, d, func() {
+							off += int64(n)
+							if off+int64(n) > disk {
+								off = 0
+							}
+							err := mapped.Do(ctx, block.Request{
+								Op: op, Off: off, Len: int64(n), Data: block.Bytes(data),
+								Crypt: blkcrypto.Context{Key: k, DUN: blkcrypto.DUN64(uint64(off) / unit)},
+							})
+							if err != nil {
+								failed = err
 							}
 						})
 						return rate, failed

@@ -98,6 +98,14 @@ func TestRateCountsCallsByProcessorTime(t *testing.T) {
 	}
 }
 
+func TestPaceCountsWaiting(t *testing.T) {
+	n := 0
+	pace := Pace(context.Background(), 20*time.Millisecond, func() { n++; time.Sleep(time.Millisecond) })
+	if n < 1 || pace > 1000 || pace < 1 {
+		t.Errorf("%d calls, %.1f a second, want at most 1000", n, pace)
+	}
+}
+
 func TestRateOfOneSlowCall(t *testing.T) {
 	n := 0
 	rate := Rate(context.Background(), 1, time.Millisecond, func(int) func() {

@@ -99,7 +99,7 @@ func (r *Rig) Rounds(ctx context.Context, bits, cores int, d time.Duration) floa
 // the measurement little more than its caches.
 func Rate(ctx context.Context, cores int, d time.Duration, start func(core int) func()) float64 {
 	if cores == 1 {
-		return repeat(ctx, d, start(0))
+		return repeat(ctx, d, ThreadCPU, start(0))
 	}
 	rates := make([]float64, cores)
 	var wg sync.WaitGroup
@@ -108,7 +108,7 @@ func Rate(ctx context.Context, cores int, d time.Duration, start func(core int) 
 		f := start(core)
 		wg.Go(func() {
 			<-begin
-			rates[core] = repeat(ctx, d, f)
+			rates[core] = repeat(ctx, d, ThreadCPU, f)
 		})
 	}
 	close(begin)
@@ -124,21 +124,28 @@ func Rate(ctx context.Context, cores int, d time.Duration, start func(core int) 
 // nothing then, and the end is not missed by much.
 const look = 50 * time.Microsecond
 
-func repeat(ctx context.Context, d time.Duration, f func()) float64 {
+// Pace is how many calls of f there are in a second on the clock on the wall: for
+// what may wait, or let others work.
+func Pace(ctx context.Context, d time.Duration, f func()) float64 {
+	start := time.Now()
+	return repeat(ctx, d, func() time.Duration { return time.Since(start) }, f)
+}
+
+func repeat(ctx context.Context, d time.Duration, clock func() time.Duration, f func()) float64 {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	end, begin := time.Now().Add(d), ThreadCPU()
+	end, begin := time.Now().Add(d), clock()
 	f() // warms caches; not counted, unless it takes all the time there is
-	if first := ThreadCPU() - begin; !time.Now().Before(end) {
+	if first := clock() - begin; !time.Now().Before(end) {
 		return 1 / max(first, time.Nanosecond).Seconds()
 	}
-	begin = ThreadCPU()
+	begin = clock()
 	for n, batch := 0, 1; ; {
 		for range batch {
 			f()
 		}
 		n += batch
-		used := max(ThreadCPU()-begin, time.Nanosecond)
+		used := max(clock()-begin, time.Nanosecond)
 		if !time.Now().Before(end) || ctx.Err() != nil {
 			return float64(n) / used.Seconds()
 		}
