@@ -15,14 +15,28 @@ import (
 //
 // Hot: no allocation for a request within one row.
 func (t *Table) crypt(ctx context.Context, r *block.Request) error {
-	i := t.find(r.Off)
-	if r.Off+r.Len <= t.rows[i].end {
-		if t.rows[i].native(r) {
-			return t.rows[i].do(ctx, r)
-		}
-		return t.soft.Do(ctx, *r)
+	i, v, _ := t.route(r)
+	switch v {
+	case servedBeneath:
+		return t.rows[i].do(ctx, r)
+	case cutByRow:
+		return block.Parallel(ctx, t.divide(*r, i))
 	}
-	return block.Parallel(ctx, t.divide(*r, i))
+	return t.soft.Do(ctx, *r)
+}
+
+// route says in which row r begins and whether its context is served beneath
+// that; with cutByRow it ends in another, and divide says what goes where: a
+// single data unit to the fallback.
+//
+// Hot: no allocation. This is what serves requests, and what explains them.
+func (t *Table) route(r *block.Request) (row int, v verdict, beneath profiler) {
+	row = t.find(r.Off)
+	if r.Off+r.Len > t.rows[row].end {
+		return row, cutByRow, nil
+	}
+	v, beneath = t.rows[row].judge(r)
+	return row, v, beneath
 }
 
 // divide cuts r, which begins in row i, into parts that go to one row with
@@ -62,23 +76,52 @@ func (t *Table) divide(r block.Request, i int) []block.Part {
 }
 
 // native reports whether the context of r, which lies within the row, is
-// served beneath it: the target passes contexts, does not cut data units, and
-// every device it stands on has an engine that supports the config.
+// served beneath it.
 func (w *row) native(r *block.Request) bool {
+	v, _ := w.judge(r)
+	return v == servedBeneath
+}
+
+// A verdict says whether a context is served beneath a row, or why not.
+type verdict uint8
+
+const (
+	servedBeneath  verdict = iota
+	notPassed              // the target passes no contexts
+	notMarked              // the target adds its own to all but marked requests
+	cutByChunk             // the target cuts data units
+	cutByRow               // a row ends inside the request
+	nothingBeneath         // there is no device that could serve it
+	notSupported           // a device beneath does not serve the config
+)
+
+// judge says whether the context of r, which lies within the row, is served
+// beneath it: the target passes contexts, does not cut data units, and every
+// device it stands on has an engine that supports the config. With
+// notSupported comes the first profile that does not.
+//
+// Hot: no allocation.
+func (w *row) judge(r *block.Request) (verdict, profiler) {
 	f := w.typ.Features
-	if f&PassesCrypto == 0 || f&MarkedOnly != 0 && r.Flags&block.SkipDefaultKey == 0 {
-		return false
+	if f&PassesCrypto == 0 {
+		return notPassed, nil
+	}
+	if f&MarkedOnly != 0 && r.Flags&block.SkipDefaultKey == 0 {
+		return notMarked, nil
 	}
 	c := r.Crypt.Key.Config()
 	if w.chunk != 0 && (w.chunk|(r.Off-w.start))&int64(c.DataUnitSize-1) != 0 {
-		return false
+		return cutByChunk, nil
 	}
 	for _, p := range w.profiles {
 		if !p.cryptoProfile().Supports(c) {
-			return false
+			return notSupported, p
 		}
 	}
-	return len(w.profiles) > 0
+	if len(w.profiles) == 0 {
+		return nothingBeneath, nil
+	}
+	return servedBeneath, nil
 }
 
 // profile is what the table serves natively, wherever in it a request lies:
@@ -87,14 +130,21 @@ func (w *row) native(r *block.Request) bool {
 func (t *Table) profile(r *ripple) blkcrypto.Profile {
 	p := blkcrypto.Everything()
 	for i := range t.rows {
-		w := &t.rows[i]
-		if w.typ.Features&PassesCrypto == 0 || len(w.profiles) == 0 {
-			return blkcrypto.Profile{}
+		if p = t.rows[i].narrow(p, r); p.Empty() {
+			break
 		}
-		for _, under := range w.profiles {
-			p = p.Intersect(*under.cryptoProfileIn(r))
-		}
-		p = p.Dividing(w.start).Dividing(w.chunk)
 	}
 	return p
+}
+
+// narrow returns what the row serves natively of p, wherever in it a request
+// lies.
+func (w *row) narrow(p blkcrypto.Profile, r *ripple) blkcrypto.Profile {
+	if w.typ.Features&PassesCrypto == 0 || len(w.profiles) == 0 {
+		return blkcrypto.Profile{}
+	}
+	for _, under := range w.profiles {
+		p = p.Intersect(*under.cryptoProfileIn(r))
+	}
+	return p.Dividing(w.start).Dividing(w.chunk)
 }

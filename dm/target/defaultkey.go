@@ -43,15 +43,24 @@ func wrappedKey(e *encrypt, name, _ string) (known bool, err error) {
 	return true, nil
 }
 
-// Do passes marked requests on as they are. One with a context and without
-// the mark is refused, as Android does (dm-fscrypt.md, invariant 68); the
-// table never sends one.
+// Do encrypts what is not marked.
 //
 // Hot: no allocation.
 func (d defaultKey) Do(ctx context.Context, r block.Request) error {
+	dev, err := d.Map(&r)
+	if err != nil {
+		return err
+	}
+	return dev.Do(ctx, r)
+}
+
+// Map leaves marked requests as they are. One with a context and without the
+// mark is refused, as Android does (dm-fscrypt.md, invariant 68); the table
+// never sends one.
+func (d defaultKey) Map(r *block.Request) (block.Device, error) {
 	if r.Flags&block.SkipDefaultKey != 0 && r.Op.HasData() {
 		r.Off += d.start
-		return d.Device.Do(ctx, r)
+		return d.Device, nil
 	}
-	return d.encrypt.Do(ctx, r)
+	return d.encrypt.Map(r)
 }

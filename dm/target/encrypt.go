@@ -167,23 +167,32 @@ func (e *encrypt) context(off int64) blkcrypto.Context {
 	return blkcrypto.Context{Key: e.key, DUN: e.base}.Advance(off)
 }
 
-// Do encrypts what has data. A request that already has a context is refused:
-// honouring one and dropping the other would leave bytes on the medium that
-// nobody expects.
+// Do encrypts what has data.
 //
 // Hot: no allocation.
 func (e *encrypt) Do(ctx context.Context, r block.Request) error {
+	dev, err := e.Map(&r)
+	if err != nil {
+		return err
+	}
+	return dev.Do(ctx, r)
+}
+
+// Map gives r the context and moves it to its place on the device. A request
+// that already has a context is refused: honouring one and dropping the other
+// would leave bytes on the medium that nobody expects.
+func (e *encrypt) Map(r *block.Request) (block.Device, error) {
 	if r.Crypt.Active() {
-		return fmt.Errorf("%w: the target encrypts itself", block.ErrNoCrypto)
+		return nil, fmt.Errorf("%w: the target encrypts itself", block.ErrNoCrypto)
 	}
 	if r.Op.HasData() {
 		r.Crypt = e.context(r.Off)
 		r.Flags &^= block.SkipDefaultKey // what goes down from here is this target's, not the sender's
 	} else if r.Op == block.OpDiscard && !e.discards {
-		return block.ErrNotSupported
+		return nil, block.ErrNotSupported
 	}
 	r.Off += e.start
-	return e.Device.Do(ctx, r)
+	return e.Device, nil
 }
 
 // Info raises the block size to the data unit. Zeroes are written, so that

@@ -27,6 +27,9 @@ func newError(_ context.Context, _ *dm.Builder, a *dm.Args) (dm.Target, error) {
 
 func (failing) Do(context.Context, block.Request) error { return block.ErrIO }
 
+// Map tells that requests end here.
+func (failing) Map(*block.Request) (block.Device, error) { return nil, block.ErrIO }
+
 func (failing) Info() block.Info {
 	return block.Info{
 		LogicalBlock: 512, PhysicalBlock: 512, FUA: block.Native, Discard: block.Native, Zeroes: block.Native, NeverBlocks: true,

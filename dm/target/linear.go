@@ -34,8 +34,14 @@ func newLinear(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) 
 }
 
 func (l *linear) Do(ctx context.Context, r block.Request) error {
+	dev, _ := l.Map(&r)
+	return dev.Do(ctx, r)
+}
+
+// Map moves r to its place on the device.
+func (l *linear) Map(r *block.Request) (block.Device, error) {
 	r.Off += l.start
-	return l.Device.Do(ctx, r)
+	return l.Device, nil
 }
 
 func (l *linear) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {

@@ -76,17 +76,28 @@ func (s *striped) Chunk() int64 {
 //
 // Hot: no allocation for a request within one chunk.
 func (s *striped) Do(ctx context.Context, r block.Request) error {
-	n := int64(len(s.stripes))
-	c := r.Off / s.chunk
-	if in := r.Off - c*s.chunk; r.Len <= s.chunk-in || n == 1 {
-		t := &s.stripes[c%n]
-		r.Off = t.start + c/n*s.chunk + in
-		return t.dev.Do(ctx, r)
+	if r.Len <= s.chunk-r.Off%s.chunk || len(s.stripes) == 1 {
+		dev, _ := s.Map(&r)
+		return dev.Do(ctx, r)
 	}
 	if r.Crypt.Active() {
 		return s.doCrypt(ctx, r)
 	}
 	return block.Parallel(ctx, s.perStripe(r))
+}
+
+// Map moves r, which lies within one chunk, to its place on its stripe.
+func (s *striped) Map(r *block.Request) (block.Device, error) {
+	c, n := r.Off/s.chunk, int64(len(s.stripes))
+	t := &s.stripes[c%n]
+	r.Off += t.start + (c/n-c)*s.chunk
+	return t.dev, nil
+}
+
+// Explain says which stripe has the byte at off.
+func (s *striped) Explain(off int64) string {
+	c, n := off/s.chunk, int64(len(s.stripes))
+	return fmt.Sprintf("chunk %d, of %d sectors, is chunk %d of stripe %d of %d", c, s.chunk>>9, c/n, c%n+1, n)
 }
 
 // position returns how many bytes of the row before off lie on stripe i.
@@ -147,15 +158,11 @@ func (s *striped) doCrypt(ctx context.Context, r block.Request) error {
 	if (r.Off|s.chunk)&(unit-1) != 0 {
 		return fmt.Errorf("%w: chunks of %d bytes cut data units of %d", block.ErrNoCrypto, s.chunk, unit)
 	}
-	n := int64(len(s.stripes))
 	var parts []block.Part
 	for done := int64(0); done < r.Len; {
-		off := r.Off + done
-		c := off / s.chunk
-		t := &s.stripes[c%n]
-		p := r.Sub(done, min(s.chunk-off%s.chunk, r.Len-done))
-		p.Off = t.start + c/n*s.chunk + off%s.chunk
-		parts = append(parts, block.Part{Dev: t.dev, Req: p})
+		p := r.Sub(done, min(s.chunk-(r.Off+done)%s.chunk, r.Len-done))
+		dev, _ := s.Map(&p)
+		parts = append(parts, block.Part{Dev: dev, Req: p})
 		done += p.Len
 	}
 	return block.Parallel(ctx, parts)
@@ -177,35 +184,14 @@ func (s *striped) Info() block.Info {
 	return sum
 }
 
-// Extents walks the chunks in order and joins what adjoins.
+// Extents walks the chunks in order.
 func (s *striped) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
-	return func(yield func(block.Extent, error) bool) {
-		var run block.Extent
-		for end := off + n; off < end; {
-			c, count := off/s.chunk, int64(len(s.stripes))
-			in := off - c*s.chunk
-			t := &s.stripes[c%count]
-			at := t.start + c/count*s.chunk + in
-			part := min(s.chunk-in, end-off)
-			for e, err := range shifted(ctx, t.dev, at, part, off-at) {
-				switch {
-				case err != nil:
-					yield(e, err)
-					return
-				case run.Len > 0 && run.Hole == e.Hole && run.Zero == e.Zero:
-					run.Len += e.Len
-				case run.Len > 0 && !yield(run, nil):
-					return
-				default:
-					run = e
-				}
-			}
-			off += part
-		}
-		if run.Len > 0 {
-			yield(run, nil)
-		}
-	}
+	return inPlaces(ctx, off, n, func(off int64) (block.Device, int64, int64) {
+		c, count := off/s.chunk, int64(len(s.stripes))
+		in := off - c*s.chunk
+		t := &s.stripes[c%count]
+		return t.dev, t.start + c/count*s.chunk + in, s.chunk - in
+	})
 }
 
 func (s *striped) Under() []block.Span {

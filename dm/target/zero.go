@@ -19,15 +19,26 @@ func newZero(_ context.Context, _ *dm.Builder, a *dm.Args) (dm.Target, error) {
 	return zero{}, a.End()
 }
 
-func (zero) Do(_ context.Context, r block.Request) error {
-	if r.Crypt.Active() {
-		return block.ErrNoCrypto
+func (z zero) Do(_ context.Context, r block.Request) error {
+	if _, err := z.Map(&r); err != nil {
+		return err
 	}
 	if r.Op == block.OpRead {
 		r.Data.Clear()
 	}
 	return nil
 }
+
+// Map tells that requests end here.
+func (zero) Map(r *block.Request) (block.Device, error) {
+	if r.Crypt.Active() {
+		return nil, block.ErrNoCrypto
+	}
+	return nil, nil
+}
+
+// Explain says what becomes of data.
+func (zero) Explain(int64) string { return "reads as zeroes and forgets what is written" }
 
 func (zero) Info() block.Info {
 	return block.Info{
