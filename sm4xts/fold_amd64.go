@@ -85,7 +85,7 @@ func (f folding) fold(out []byte, w *schedule, backwards bool) {
 	for i := range 3 {
 		f.put(out, rounds+1+i, d[rounds+i])
 	}
-	clear(d[:])
+	wipe(&d)
 }
 
 // missing is the constant by which a round makes up for x, in every byte of

@@ -33,7 +33,15 @@ func expand(data, tweak *schedule, key []byte) {
 		data[i] = bits.ReverseBytes32(uint32(x))
 		tweak[i] = bits.ReverseBytes32(uint32(x >> 32))
 	}
-	clear(k[:])
+	wipe(&k)
+}
+
+// wipe clears what held key bytes; the compiler neither inlines nor removes it.
+//
+//go:noinline
+func wipe[T any](p *T) {
+	var zero T
+	*p = zero
 }
 
 // substitute applies the S-box to the eight bytes of x.

@@ -260,8 +260,3 @@ func diffuse(w, v uint64) uint64 {
 	q := w ^ bits.RotateLeft64(v, 32)
 	return q ^ v ^ bits.RotateLeft64(q, 16)
 }
-
-// wipe clears what held key bytes; the compiler does not remove it.
-//
-//go:noinline
-func (s *state) wipe() { *s = state{} }

@@ -68,7 +68,7 @@ func newAssembly(m machine, key []byte, unit int) (engine, error) {
 	f.fold(b[:f.size()], &w[0], false)
 	f.fold(b[f.size():][:f.size()], &w[0], true)
 	f.fold(b[2*f.size():][:f.size()], &w[1], false)
-	*w = [2]schedule{}
+	wipe(w)
 	batch := max(min(maxUnits, maxBytes/unit), 1)
 	return &assembly{mem, &b[0], &b[f.size()], &b[2*f.size()], m, unit, batch}, nil
 }

@@ -31,7 +31,8 @@ func newGeneric(key []byte, unit int) (engine, error) {
 	expand(&k.words, &k.twWords, key)
 	k.data.slice(&k.words)
 	k.tweak.slice(&k.twWords)
-	k.words, k.twWords = schedule{}, schedule{}
+	wipe(&k.words)
+	wipe(&k.twWords)
 	return &generic{mem, k, unit}, nil
 }
 
@@ -95,9 +96,6 @@ func (t *tweaks) start() bool {
 	return true
 }
 
-//go:noinline
-func (t *tweaks) wipe() { *t = tweaks{} }
-
 // Hot: no allocation.
 func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
 	t := tweaks{keys: &g.keys.tweak, dun: dun, units: units, blocks: g.unit / blockLen}
@@ -119,10 +117,10 @@ func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool)
 		xor(dst[:n], buf[:], tw[:])
 		src, dst = src[n:], dst[n:]
 	}
-	secret.Wipe(buf[:])
-	secret.Wipe(tw[:])
-	s.wipe()
-	t.wipe()
+	wipe(&buf)
+	wipe(&tw)
+	wipe(&s)
+	wipe(&t)
 }
 
 // xor sets dst to a ^ b; len(dst) is a multiple of 8.

@@ -1,6 +1,7 @@
 package sm4xts
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -87,6 +88,25 @@ func TestKernelTestmgrVectors(t *testing.T) {
 	for _, v := range file.Vectors {
 		v.check(t)
 	}
+}
+
+// GB/T 17964-2021, annex B.7 (by way of gmsm's tests): the mode of the same name
+// whose tweaks are numbered the other way round. The first block has the same
+// tweak in both; the others must not.
+func TestIsNotTheXTSOfGBT17964(t *testing.T) {
+	key := unhex(t, "2b7e151628aed2a6abf7158809cf4f3c000102030405060708090a0b0c0d0e0f")
+	plain := unhex(t, "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51")
+	other := unhex(t, "e9538251c71d7b80bbe4483fef497bd12c5c581bd6242fc51e08964fb4f60fdb")
+	dun := [2]uint64{0xf7f6f5f4f3f2f1f0, 0xfffefdfcfbfaf9f8}
+	each(t, func(t *testing.T, name string) {
+		c := mustOpen(t, name, key, len(plain))
+		got := make([]byte, len(plain))
+		c.Encrypt(got, plain, dun)
+		dataunittest.Diff(t, "first block", got[:blockLen], other[:blockLen])
+		if bytes.Equal(got[blockLen:], other[blockLen:]) {
+			t.Error("the second block is that of GB/T 17964")
+		}
+	})
 }
 
 // What a Linux kernel's crypto API made of random keys, for XTS and for the block
