@@ -79,6 +79,11 @@ func (m Mode) Strength() int {
 	return modes[m].strength
 }
 
+// WideBlock reports whether every byte of a data unit depends on all of it. Such a
+// cipher reads its source more than once: one that changes meanwhile makes garbage
+// of the whole data unit, and not only of what has changed.
+func (m Mode) WideBlock() bool { return m == Adiantum }
+
 // IVSize is the length of the IV in bytes: the most DUN bytes of the mode.
 func (m Mode) IVSize() int {
 	if !m.valid() {

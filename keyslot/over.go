@@ -79,7 +79,7 @@ func (o *over) Do(ctx context.Context, r block.Request) error {
 		r.Crypt = blkcrypto.Context{}
 		return o.dev.Do(ctx, r)
 	}
-	if o.memory != nil {
+	if o.memory != nil && !unstable(&r) {
 		if done, err := o.direct(ctx, &r); done {
 			return err
 		}
@@ -180,6 +180,12 @@ func (o *over) writeInPlace(ctx context.Context, r block.Request) error {
 	return err
 }
 
+// unstable reports whether r's data has to be copied before its cipher sees it:
+// others may change it, and the cipher reads it twice.
+func unstable(r *block.Request) bool {
+	return r.Op == block.OpWrite && r.Flags&block.Shared != 0 && r.Crypt.Key.Config().Mode.WideBlock()
+}
+
 // write encrypts into memory of our own.
 func (o *over) write(ctx context.Context, r block.Request) error {
 	if r.NoWait() && (r.Len > maxBounce || o.writesBlock) {
@@ -194,7 +200,12 @@ func (o *over) write(ctx context.Context, r block.Request) error {
 		part := r.Sub(done, min(maxBounce, r.Len-done))
 		down.Off, down.Len = part.Off, part.Len
 		down.Data = block.Bytes(buf.Bytes()[:part.Len])
-		if err := o.crypt(ctx, Encrypt, &part, down.Data, part.Data); err != nil {
+		src := part.Data
+		if unstable(&r) {
+			src.CopyTo(buf.Bytes())
+			src = down.Data
+		}
+		if err := o.crypt(ctx, Encrypt, &part, down.Data, src); err != nil {
 			return err
 		}
 		if err := o.dev.Do(ctx, down); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"keyway/backend"
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/keyslot"
@@ -677,6 +678,57 @@ func BenchmarkOver(b *testing.B) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// meddling is an engine before each request of which others write to memory.
+type meddling struct {
+	keyslot.Engine
+	meddle func()
+}
+
+func (m meddling) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
+	m.meddle()
+	return m.Engine.Crypt(slot, d, dun, dst, src)
+}
+
+// A cipher that reads its source twice gets memory that nobody else can change;
+// one that reads it once needs no copy.
+func TestWideBlockCiphersWorkOnACopyOfSharedMemory(t *testing.T) {
+	for _, mode := range []blkcrypto.Mode{blkcrypto.Adiantum, blkcrypto.AES256XTS} {
+		for _, lends := range []bool{false, true} {
+			c := blkcrypto.Config{Mode: mode, KeyType: blkcrypto.Raw, DataUnitSize: 4096, DUNBytes: 8}
+			k := newKeyOf(t, "k", c)
+			data := make([]byte, 3*4096)
+			m := keyslot.New(meddling{soft.New("cpu", 1), func() { data[5] = 1 }})
+			disk := newRAM(t, len(data))
+			var dev block.Device = disk
+			if lends {
+				mem, err := backend.Open(ctx, "mem:12K", backend.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer mem.Close()
+				dev = mem
+			}
+			over := keyslot.Over(dev, m)
+			r := block.Request{Op: block.OpWrite, Flags: block.Shared, Len: int64(len(data)), Data: block.Bytes(data), Crypt: blkcrypto.Context{Key: k.Key}}
+			if err := over.Do(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(data))
+			r = block.Request{Op: block.OpRead, Len: int64(len(data)), Data: block.Bytes(got), Crypt: r.Crypt}
+			if err := over.Do(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+			want := make([]byte, len(data))
+			if want[5] = 1; mode.WideBlock() {
+				want[5] = 0 // as it was when the request came
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%v, medium lends %v: byte 5 is %d, want %d", mode, lends, got[5], want[5])
+			}
 		}
 	}
 }
