@@ -23,6 +23,12 @@ func FuzzTable(f *testing.F) {
 		"0 1 linear \\a\\\\ 0",
 		"0 18446744073709551615 linear a 0",
 		"0 1024 striped 4294967295 8 a 0",
+		"0 8 flakey a 0 5 5 10 error_reads corrupt_bio_byte 1 w 255 0 random_read_corrupt 7 corrupt_ciphertext junk",
+		"0 1024 delay a 0 10 b 0 20 b 8 4294967295",
+		"0 1024 dust a 0 512\n1024 64 dust b 1 4096",
+		"0 512 unstriped 4 16 2 a 0\n512 16 unstriped 1 8 4294967295 a 0",
+		"0 1024 switch 2 64 0 a 0 b 0",
+		"0 1024 log-writes a b",
 	} {
 		f.Add(s)
 	}

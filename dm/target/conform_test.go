@@ -30,6 +30,8 @@ func TestTargetsConform(t *testing.T) {
 		"unstriped odd": {Table: "0 1020 unstriped 2 5 0 b 1", Splits: true},
 		"switch":        {Table: "0 2000 switch 2 64 0 a 0 b 48", Splits: true},
 		"switch odd":    {Table: "0 1530 switch 2 5 0 a 0 b 7", Splits: true},
+		"log-writes":    {Table: "0 2048 log-writes a b", Splits: true},
+		"log-writes 4K": {Table: "0 2048 log-writes b a", Leaf: 4096, Splits: true},
 	} {
 		t.Run(name, func(t *testing.T) { blocktest.Target(t, c) })
 	}

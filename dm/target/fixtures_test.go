@@ -15,7 +15,7 @@ import (
 
 var ciphers = []string{"aes-xts-plain64", "aes-cbc-essiv:sha256", "xchacha12,aes-adiantum-plain64", "sm4-xts-plain64"}
 
-var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped", "switch"}
+var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped", "switch", "log-writes"}
 
 // supported are the targets and ciphers of this release.
 func supported(table string) bool {
