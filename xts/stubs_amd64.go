@@ -18,16 +18,30 @@ func encryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte,
 //go:noescape
 func decryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
 
-// encryptVAES encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
+// encryptVAES256 encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
 // keys are the round keys of the data in order of use, tweakKeys those of the
 // tweak, rounds+1 each. hi:lo is the number of the first data unit.
 //
 //go:noescape
-func encryptVAES(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func encryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
 
-// decryptVAES decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
+// decryptVAES256 decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
 // keys are the round keys of the data in order of use, tweakKeys those of the
 // tweak, rounds+1 each. hi:lo is the number of the first data unit.
 //
 //go:noescape
-func decryptVAES(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func decryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+
+// encryptVAES512 encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
+// keys are the round keys of the data in order of use, tweakKeys those of the
+// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+//
+//go:noescape
+func encryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+
+// decryptVAES512 decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
+// keys are the round keys of the data in order of use, tweakKeys those of the
+// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+//
+//go:noescape
+func decryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)

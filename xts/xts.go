@@ -4,7 +4,8 @@
 //
 // There are several implementations behind one type, with the same results:
 //
-//	vaes     VAES on 256-bit registers, sixteen blocks in flight (amd64)
+//	vaes512  VAES and AVX-512, 32 blocks in flight (amd64)
+//	vaes256  VAES and AVX2, sixteen blocks in flight (amd64)
 //	aesni    AES-NI and AVX, eight blocks in flight (amd64)
 //	armv8    the AES instructions of ARMv8, eight blocks in flight (arm64)
 //	generic  portable Go, bitsliced, any data unit size
@@ -38,8 +39,8 @@ type engine interface {
 
 // opener makes the engines of one implementation.
 type opener struct {
-	// multiple: unit sizes that are a multiple of this many bytes are served;
-	// generic takes the others.
+	// multiple: data units of a multiple of this many bytes are served; generic
+	// takes the others.
 	multiple int
 	open     func(key []byte, unit int) (engine, error)
 }

@@ -15,32 +15,57 @@ import (
 const (
 	maxUnits = 64 // data units in a call of the assembly, whose stack holds a tweak for each
 
-	// The runtime cannot preempt assembly: about 30 µs a call at most, unless one
-	// data unit is longer than this.
-	maxBytes = 256 << 10
+	// The runtime cannot preempt assembly: about 50 µs a call on a core that does
+	// one AES round a cycle, unless one data unit is longer than this.
+	maxBytes = 128 << 10
 
 	scheduleSize = (aes.MaxRounds + 1) * blockLen
 )
 
+// width is one of three implementations: bits in a vector. Three types with a
+// method each, or function values, would make the arguments of a call escape.
+type width int
+
+const (
+	aesni   width = 128
+	vaes256 width = 256
+	vaes512 width = 512
+)
+
+// group is how many bytes are in flight, eight vectors. Data units must be a
+// multiple of it.
+func (w width) group() int { return int(w) }
+
 func native() []dataunit.Impl[opener] {
+	c := cpuid.CPU
+	open := func(w width) opener {
+		return opener{aesni.group(), func(key []byte, unit int) (engine, error) { return newAssembly(w, key, unit) }}
+	}
 	return []dataunit.Impl[opener]{
-		{Name: "vaes", Supported: cpuid.CPU.Supports(cpuid.AVX2, cpuid.VAES, cpuid.AESNI), Open: opener{256, newVAES}},
-		{Name: "aesni", Supported: cpuid.CPU.Supports(cpuid.AVX, cpuid.AESNI), Open: opener{128, newAESNI}},
+		{Name: "vaes512", Supported: c.Supports(cpuid.VAES, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512VL, cpuid.AVX512DQ), Open: open(vaes512)},
+		{Name: "vaes256", Supported: c.Supports(cpuid.AVX2, cpuid.VAES, cpuid.BMI2), Open: open(vaes256)},
+		{Name: "aesni", Supported: c.Supports(cpuid.AVX, cpuid.AESNI), Open: open(aesni)},
 	}
 }
 
-// schedules of one key, in locked memory.
-type schedules struct {
+// assembly is one key under one of them.
+type assembly struct {
+	width
 	mem           *secret.Buffer
-	enc, dec, twk *byte // round keys in order of use
+	enc, dec, twk *byte // round keys in order of use, in mem
 	rounds, unit  int
-	batch         int // data units in a call of the assembly
+	batch         int // data units in a call
 }
 
-func newSchedules(key []byte, unit int) (schedules, error) {
+// newAssembly takes narrower vectors than w if a data unit is no whole groups of
+// it: a CPU that has w has those too.
+func newAssembly(w width, key []byte, unit int) (engine, error) {
+	for unit%w.group() != 0 {
+		w /= 2
+	}
 	mem, err := secret.New(3 * scheduleSize)
 	if err != nil {
-		return schedules{}, err
+		return nil, err
 	}
 	half := len(key) / 2
 	n := aes.ScheduleSize(half)
@@ -48,54 +73,40 @@ func newSchedules(key []byte, unit int) (schedules, error) {
 	aes.Expand(enc, key[:half])
 	aes.Expand(twk, key[half:])
 	aes.Invert(dec, enc)
-	batch := max(min(maxUnits, maxBytes/unit), 1)
-	return schedules{mem, &enc[0], &dec[0], &twk[0], aes.Rounds(half), unit, batch}, nil
+	return &assembly{
+		w, mem, &enc[0], &dec[0], &twk[0], aes.Rounds(half), unit,
+		max(min(maxUnits, maxBytes/unit), 1),
+	}, nil
 }
 
-func (s *schedules) wipe() {
-	s.mem.Wipe()
-	s.enc, s.dec, s.twk = nil, nil, nil
-}
-
-// Two types instead of function values: calls through those would make the
-// arguments escape.
-type (
-	vaes  struct{ schedules }
-	aesni struct{ schedules }
-)
-
-func newVAES(key []byte, unit int) (engine, error) {
-	s, err := newSchedules(key, unit)
-	return &vaes{s}, err
-}
-
-func newAESNI(key []byte, unit int) (engine, error) {
-	s, err := newSchedules(key, unit)
-	return &aesni{s}, err
+func (a *assembly) wipe() {
+	a.mem.Wipe()
+	a.enc, a.dec, a.twk = nil, nil, nil
 }
 
 // Hot: no allocation.
-func (c *vaes) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
-	for at := 0; units > 0; {
-		n := min(units, c.batch)
-		if decrypt {
-			decryptVAES(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
-		} else {
-			encryptVAES(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
-		}
-		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n)
+func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+	for ; units > a.batch; units -= a.batch {
+		a.call(&dst[0], &src[0], a.batch, dun[0], dun[1], decrypt)
+		dst, src = dst[a.batch*a.unit:], src[a.batch*a.unit:]
+		dun = dataunit.Add128(dun, a.batch)
 	}
+	a.call(&dst[0], &src[0], units, dun[0], dun[1], decrypt)
 }
 
-// Hot: no allocation.
-func (c *aesni) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
-	for at := 0; units > 0; {
-		n := min(units, c.batch)
-		if decrypt {
-			decryptAESNI(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
-		} else {
-			encryptAESNI(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
-		}
-		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n)
+func (a *assembly) call(dst, src *byte, units int, lo, hi uint64, decrypt bool) {
+	switch {
+	case a.width == vaes512 && decrypt:
+		decryptVAES512(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+	case a.width == vaes512:
+		encryptVAES512(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+	case a.width == vaes256 && decrypt:
+		decryptVAES256(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+	case a.width == vaes256:
+		encryptVAES256(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+	case decrypt:
+		decryptAESNI(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+	default:
+		encryptAESNI(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
 	}
 }
