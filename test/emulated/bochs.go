@@ -102,12 +102,14 @@ func runBochs(ctx context.Context, tmp, vmlinuz string, initrd []byte, jobs int,
 	if err != nil {
 		return fmt.Errorf("bochs: %w", err)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go io.Copy(io.Discard, screen)
-	go func() { ended <- cmd.Wait() }()
+	go func() { cmd.Wait(); close(ended) }()
 
 	err = results(ctx, filepath.Join(tmp, "results"), jobs, ended, done)
 	cancel()
+	<-ended
+	fmt.Printf("--    avx512: %.0f s of CPU time\n", (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
 	if err != nil {
 		return fmt.Errorf("%w%s%s", err, tail("console", tmp), tail("bochs.log", tmp))
 	}
@@ -115,8 +117,8 @@ func runBochs(ctx context.Context, tmp, vmlinuz string, initrd []byte, jobs int,
 }
 
 // results reads jobs results from the file that the guest's second serial port
-// writes, until ended yields.
-func results(ctx context.Context, path string, jobs int, ended <-chan error, done func(report.Result)) error {
+// writes, until ended is closed.
+func results(ctx context.Context, path string, jobs int, ended <-chan struct{}, done func(report.Result)) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -147,7 +149,6 @@ func results(ctx context.Context, path string, jobs int, ended <-chan error, don
 			case <-ended:
 				last = true
 			case <-ctx.Done():
-				<-ended
 				return fmt.Errorf("%w with %d jobs to do", context.Cause(ctx), jobs)
 			case <-time.After(50 * time.Millisecond):
 			}

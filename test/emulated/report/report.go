@@ -37,7 +37,7 @@ type Result struct {
 	Skipped []string       // names of skipped tests
 	Ran     map[string]int // passed subtests that bear the name of an implementation
 	Seconds float64        // of the guest's clock
-	Output  []byte         // if anything failed, or the job is verbose
+	Output  []byte         // all if the job is verbose; of what failed
 }
 
 // OK reports whether the job passed as a whole, and why not.
@@ -99,12 +99,36 @@ func New(j Job, output []byte, exit int, err error, d time.Duration) Result {
 	}
 	if _, ok := r.OK(j.Names); !ok || j.Verbose {
 		r.Output = output
-		if n := len(output); n > maxOutput {
-			r.Output = append(bytes.Clone(output[:maxOutput/4]), "\n[...]\n"...)
-			r.Output = append(r.Output, output[n-maxOutput*3/4:]...)
+		if !j.Verbose {
+			r.Output = withoutPassed(output, passed)
+		}
+		if n := len(r.Output); n > maxOutput {
+			r.Output = slices.Concat(r.Output[:maxOutput/4], []byte("\n[...]\n"), r.Output[n-maxOutput*3/4:])
 		}
 	}
 	return r
+}
+
+// withoutPassed returns the output without what belongs to the tests in passed.
+// What follows the start of a test, or of its resumption, belongs to it.
+func withoutPassed(output []byte, passed []string) []byte {
+	var kept []byte
+	drop := false
+	for l := range bytes.Lines(output) {
+		mark, rest, _ := strings.Cut(strings.TrimSpace(string(l)), " ")
+		switch mark {
+		case "===":
+			if f := strings.Fields(rest); len(f) == 2 {
+				drop = slices.Contains(passed, f[1])
+			}
+		case "---":
+			drop = strings.HasPrefix(rest, "PASS")
+		}
+		if !drop {
+			kept = append(kept, l...)
+		}
+	}
+	return kept
 }
 
 // Run runs a job, its binary by way of prefix (an emulator and its arguments).
