@@ -79,13 +79,7 @@ func newDelay(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
 //
 // Hot: no allocation where the delay is 0.
 func (d *delay) Do(ctx context.Context, r block.Request) error {
-	k := &d.kinds[writes]
-	switch r.Op {
-	case block.OpRead:
-		k = &d.kinds[reads]
-	case block.OpFlush:
-		k = &d.kinds[flushes]
-	}
+	k := d.kindOf(r.Op)
 	if k.wait > 0 {
 		if err := d.keep(ctx, k, r.NoWait()); err != nil {
 			return err
@@ -95,6 +89,24 @@ func (d *delay) Do(ctx context.Context, r block.Request) error {
 		return d.flushAll(ctx, r)
 	}
 	return k.Do(ctx, r)
+}
+
+func (d *delay) kindOf(op block.Op) *kind {
+	switch op {
+	case block.OpRead:
+		return &d.kinds[reads]
+	case block.OpFlush:
+		return &d.kinds[flushes]
+	}
+	return &d.kinds[writes]
+}
+
+// Map tells where a request goes that is no flush, when its time has come.
+func (d *delay) Map(r *block.Request) (block.Device, error) { return d.kindOf(r.Op).Map(r) }
+
+// Explain says how long requests wait.
+func (d *delay) Explain(int64) string {
+	return fmt.Sprintf("reads wait %v, writes %v, flushes %v", d.kinds[reads].wait, d.kinds[writes].wait, d.kinds[flushes].wait)
 }
 
 // keep returns when the time of k is over, or the device is to be quiet.

@@ -63,42 +63,75 @@ func newDust(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
 //
 // Hot: no allocation.
 func (d *dust) Do(ctx context.Context, r block.Request) error {
-	if d.enabled.Load() && r.Len > 0 {
-		from, to := (d.start+r.Off)>>d.shift, (d.start+r.Off+r.Len-1)>>d.shift
-		if !d.meets(from, to, r.Op) {
-			return block.ErrIO
-		}
+	if d.enabled.Load() && r.Len > 0 && !d.meets(d.start+r.Off, r.Len, r.Op) {
+		return block.ErrIO
 	}
 	return d.linear.Do(ctx, r)
 }
 
-// meets reports whether a request of this kind can be done on the blocks. A
-// write heals them before it is done, and none of them if one makes it fail.
-func (d *dust) meets(from, to int64, op block.Op) bool {
+// Map tells whether r would meet a bad block, which stays as it is.
+func (d *dust) Map(r *block.Request) (block.Device, error) {
+	if d.enabled.Load() && r.Len > 0 {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if !d.good(d.start+r.Off, r.Len, r.Op) {
+			return nil, block.ErrIO
+		}
+	}
+	return d.linear.Map(r)
+}
+
+// Explain names the block of the byte at off.
+func (d *dust) Explain(off int64) string {
+	b := (d.start + off) >> d.shift
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.bad) == 0 {
-		return true
+	switch fails, bad := d.bad[b]; {
+	case !bad:
+		return fmt.Sprintf("block %d", b)
+	case !d.enabled.Load():
+		return fmt.Sprintf("block %d, bad, which matters once enabled", b)
+	default:
+		return fmt.Sprintf("block %d, bad; writes to it fail %d times more", b, fails)
 	}
-	good := true
-	d.each(from, to, func(b int64, fails uint8) {
+}
+
+// meets reports whether a request for n bytes of the device can be done. A
+// write heals the blocks before it is done, and none of them if one makes it
+// fail.
+func (d *dust) meets(at, n int64, op block.Op) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	good := d.good(at, n, op)
+	if op == block.OpRead {
+		return good
+	}
+	d.each(at, n, func(b int64, fails uint8) {
 		switch {
-		case op == block.OpRead:
-			good = false
+		case good:
+			delete(d.bad, b)
 		case fails > 0:
 			d.bad[b] = fails - 1
-			good = false
 		}
 	})
-	if good && op != block.OpRead {
-		d.each(from, to, func(b int64, _ uint8) { delete(d.bad, b) })
-	}
 	return good
 }
 
-// each calls f for the bad blocks of a range; d.mu is held. It goes over the
-// shorter of the two.
-func (d *dust) each(from, to int64, f func(b int64, fails uint8)) {
+// good reports whether no block of the range makes the request fail; d.mu is
+// held.
+func (d *dust) good(at, n int64, op block.Op) bool {
+	good := true
+	d.each(at, n, func(_ int64, fails uint8) { good = good && op != block.OpRead && fails == 0 })
+	return good
+}
+
+// each calls f for the bad blocks that n bytes of the device touch; d.mu is
+// held. It goes over those or over the list, whichever is shorter.
+func (d *dust) each(at, n int64, f func(b int64, fails uint8)) {
+	if len(d.bad) == 0 {
+		return
+	}
+	from, to := at>>d.shift, (at+n-1)>>d.shift
 	if to-from < int64(len(d.bad)) {
 		for b := from; b <= to; b++ {
 			if fails, is := d.bad[b]; is {

@@ -145,15 +145,39 @@ func (f *flakey) isDown() bool {
 	return f.down != 0 && uint64(time.Since(f.since)/time.Second)%(f.up+f.down) >= f.up
 }
 
+// Map tells where r goes, if it goes anywhere now.
+func (f *flakey) Map(r *block.Request) (block.Device, error) { return f.mapAs(f.isDown(), r) }
+
+func (f *flakey) mapAs(down bool, r *block.Request) (block.Device, error) {
+	switch {
+	case down && (r.Op == block.OpRead && f.errorReads || r.Op != block.OpRead && f.errorWrites):
+		return nil, block.ErrIO
+	case down && r.Op != block.OpRead && f.dropWrites:
+		return nil, nil
+	case r.Op == block.OpFlush:
+		return f.Device, nil
+	}
+	return f.linear.Map(r)
+}
+
+// Explain says in which interval it is.
+func (f *flakey) Explain(int64) string {
+	if f.isDown() {
+		return "down: " + strings.Join(f.words(), " ")
+	}
+	return "up"
+}
+
 // Do also gets flushes, which are writes as far as faults go.
 func (f *flakey) Do(ctx context.Context, r block.Request) error {
+	down := f.isDown()
+	dev, err := f.mapAs(down, &r)
 	switch {
-	case !f.isDown():
-		return f.pass(ctx, r)
-	case r.Op == block.OpRead && f.errorReads, r.Op != block.OpRead && f.errorWrites:
-		return block.ErrIO
+	case dev == nil || err != nil:
+		return err
+	case !down:
 	case r.Op == block.OpRead:
-		if err := f.pass(ctx, r); err != nil {
+		if err := dev.Do(ctx, r); err != nil {
 			return err
 		}
 		if f.nth != 0 && !f.write && f.matches(r) {
@@ -163,12 +187,10 @@ func (f *flakey) Do(ctx context.Context, r block.Request) error {
 			overwrite(r.Data, rand.Int64N(max(r.Len, 1)), byte(rand.Uint32()))
 		}
 		return nil
-	case f.dropWrites:
-		return nil
 	case r.Op == block.OpWrite:
 		fixed, random := f.nth != 0 && f.write && f.matches(r), by(f.writeRate)
 		if !fixed && !random {
-			return f.pass(ctx, r)
+			break
 		}
 		// The writer's data stays as it is, so the corrupted bytes are a copy;
 		// all else about the request, the context above all, is the writer's.
@@ -182,16 +204,8 @@ func (f *flakey) Do(ctx context.Context, r block.Request) error {
 			overwrite(r.Data, rand.Int64N(max(r.Len, 1)), byte(rand.Uint32()))
 		}
 		r.Flags &^= block.Shared
-		return f.pass(ctx, r)
 	}
-	return f.pass(ctx, r)
-}
-
-func (f *flakey) pass(ctx context.Context, r block.Request) error {
-	if r.Op == block.OpFlush {
-		return f.Device.Do(ctx, r)
-	}
-	return f.linear.Do(ctx, r)
+	return dev.Do(ctx, r)
 }
 
 // Flags of requests as the mask of corrupt_bio_byte has them: bits of bi_opf
@@ -230,7 +244,12 @@ func (f *flakey) Status(k dm.StatusKind) string {
 	if k == dm.StatusInfo {
 		return ""
 	}
-	var words []string
+	words := f.words()
+	return strings.Join(append([]string{f.linear.Status(k), fmt.Sprint(f.up), fmt.Sprint(f.down), fmt.Sprint(len(words))}, words...), " ")
+}
+
+// words are the features as the table has them.
+func (f *flakey) words() (words []string) {
 	for _, w := range []struct {
 		is   bool
 		text string
@@ -247,5 +266,5 @@ func (f *flakey) Status(k dm.StatusKind) string {
 			words = append(words, strings.Fields(w.text)...)
 		}
 	}
-	return strings.Join(append([]string{f.linear.Status(k), fmt.Sprint(f.up), fmt.Sprint(f.down), fmt.Sprint(len(words))}, words...), " ")
+	return words
 }

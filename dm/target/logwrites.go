@@ -120,6 +120,14 @@ func (l *logWrites) Do(ctx context.Context, r block.Request) error {
 	return nil
 }
 
+// Explain says where changes are logged.
+func (l *logWrites) Explain(int64) string {
+	if l.isOver() {
+		return fmt.Sprintf("changes are no longer logged to %q", l.logName)
+	}
+	return fmt.Sprintf("changes are logged to %q", l.logName)
+}
+
 // pass performs a change. A discard is one in the log even where the device
 // knows none.
 func (l *logWrites) pass(ctx context.Context, r block.Request) error {

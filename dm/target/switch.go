@@ -117,6 +117,19 @@ func (s *switching) send(ctx context.Context, p uint16, r block.Request) error {
 	return s.paths[p].dev.Do(ctx, r)
 }
 
+// Map moves r, which lies within one region, to its path.
+func (s *switching) Map(r *block.Request) (block.Device, error) {
+	p := &s.paths[(*s.table.Load())[r.Off/s.region]]
+	r.Off += p.start
+	return p.dev, nil
+}
+
+// Explain says which path has the byte at off.
+func (s *switching) Explain(off int64) string {
+	c := off / s.region
+	return fmt.Sprintf("region %d, of %d sectors, is on path %d of %d", c, s.region>>9, (*s.table.Load())[c], len(s.paths))
+}
+
 // Message is set_region_mappings, whose words are
 //
 //	[<region>]:<path>  a region, by default the one after the last, and its path

@@ -86,10 +86,9 @@ func (u *unstriped) place(off int64) (at, n int64) {
 //
 // Hot: no allocation for a request within one chunk.
 func (u *unstriped) Do(ctx context.Context, r block.Request) error {
-	at, n := u.place(r.Off)
-	if r.Len <= n {
-		r.Off = at
-		return u.beyond(u.Device.Do(ctx, r))
+	if _, n := u.place(r.Off); r.Len <= n {
+		dev, _ := u.Map(&r)
+		return u.beyond(dev.Do(ctx, r))
 	}
 	if err := wholeUnits(&r, u.chunk); err != nil {
 		return err
@@ -103,6 +102,18 @@ func (u *unstriped) Do(ctx context.Context, r block.Request) error {
 		done += p.Len
 	}
 	return u.beyond(block.Parallel(ctx, parts))
+}
+
+// Map moves r, which lies within one chunk, to its place on the device.
+func (u *unstriped) Map(r *block.Request) (block.Device, error) {
+	r.Off, _ = u.place(r.Off)
+	return u.Device, nil
+}
+
+// Explain says which chunk has the byte at off.
+func (u *unstriped) Explain(off int64) string {
+	c := (u.at + off) / u.chunk
+	return fmt.Sprintf("chunk %d of stripe %d, of %d sectors, is chunk %d of the device", c, u.own, u.chunk>>9, c*u.stripes+u.own)
 }
 
 // beyond is an error of the medium for a request that is in the range of the
