@@ -253,7 +253,7 @@ func (s Subject) allocations(t *testing.T, name string) {
 	if n := testing.AllocsPerRun(50, func() {
 		c.Encrypt(buf, buf, [4]uint64{1})
 		c.Decrypt(buf, buf, [4]uint64{1})
-	}); n != 0 {
+	}); n != 0 && !raceEnabled { // under the race detector sync.Pool forgets on purpose
 		t.Errorf("%v allocations per call, want 0", n)
 	}
 }

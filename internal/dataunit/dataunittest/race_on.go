@@ -1,0 +1,5 @@
+//go:build race
+
+package dataunittest
+
+const raceEnabled = true
