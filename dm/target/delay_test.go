@@ -198,8 +198,12 @@ func checkContexts(t *testing.T, w *dmtest.World, table, like string, native boo
 	if err := from.Do(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i+32 <= len(got); i += 32 {
-		if bytes.Contains(plain, got[i:i+32]) {
+	runs := map[[32]byte]bool{}
+	for i := 0; i < len(plain); i += 32 {
+		runs[[32]byte(plain[i:])] = true
+	}
+	for i := 0; i < len(got); i += 32 {
+		if runs[[32]byte(got[i:])] {
 			t.Fatalf("plaintext on the medium at %d", i)
 		}
 	}
