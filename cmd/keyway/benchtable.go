@@ -103,7 +103,7 @@ func (r *benchReport) row(p printer, label string, f func(benchCell) (v, part fl
 	for i, c := range r.plan.cells {
 		v, part := f(c)
 		line = pad(line, r.plan.column(i)) + fmt.Sprintf("%5s", gb(v))
-		if part >= 0.005 {
+		if part >= 0.015 { // less is nothing, and would touch the next figure
 			line += fmt.Sprintf("%4.0f%%", 100*part)
 		}
 	}
