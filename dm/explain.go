@@ -272,7 +272,7 @@ func (w *walk) byTarget(t Target, s *Step) block.Device {
 	if !ok {
 		s.Unknown = true
 		for _, u := range t.Under() {
-			s.To = append(s.To, Place{DeviceName(u.Dev), (u.Off + w.at) >> sectorShift})
+			s.To = append(s.To, Place{placeName(u.Dev), (u.Off + w.at) >> sectorShift})
 		}
 		return nil
 	}
@@ -286,11 +286,19 @@ func (w *walk) byTarget(t Target, s *Step) block.Device {
 		return nil
 	}
 	w.at += w.r.Off - from
-	s.To = []Place{{DeviceName(dev), w.at >> sectorShift}}
+	s.To = []Place{{placeName(dev), w.at >> sectorShift}}
 	if !had {
 		s.Adds = w.carried()
 	}
 	return dev
+}
+
+// placeName is the name of a mapped device, or what people call another.
+func placeName(dev block.Device) string {
+	if h, ok := dev.(*Handle); ok {
+		return h.Name()
+	}
+	return DeviceName(dev)
 }
 
 // account records the encryption, if this step is where it is done or ought to

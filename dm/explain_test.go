@@ -297,7 +297,7 @@ func TestExplainTargetThatDoesNotTell(t *testing.T) {
 	w := dmtest.New(t)
 	w.Disk("a", 1<<20, 2)
 	x, err := w.Map("m", "0 1024 silent a").Explain(dm.Question{Sector: 3, Key: dmtest.NewKey(t, "k", xts4k, 1)})
-	if err != nil || x.Medium != nil || !x.Steps[0].Unknown || len(x.Steps[0].To) != 1 || x.Steps[0].To[0] != (dm.Place{Device: `device "a"`, Sector: 11}) {
+	if err != nil || x.Medium != nil || !x.Steps[0].Unknown || len(x.Steps[0].To) != 1 || x.Steps[0].To[0] != (dm.Place{Device: "a", Sector: 11}) {
 		t.Errorf("%+v, %v", x, err)
 	}
 	if x.Steps[0].Decision.By != dm.ByBeneath {
