@@ -101,6 +101,7 @@ func (d *Daemon) handler() http.Handler {
 		return d.text(v, r.FormValue("inactive") != "", dm.StatusInfo)
 	}))
 	get("devices/{name}/crypto", d.onDevice(func(_ context.Context, v *device, _ *http.Request) (any, error) { return d.crypto(v) }))
+	get("devices/{name}/explain", d.onDevice(func(ctx context.Context, v *device, r *http.Request) (any, error) { return d.explain(ctx, v, r) }))
 	get("devices/{name}/wait", d.onDevice(func(ctx context.Context, v *device, r *http.Request) (any, error) {
 		n, err := parseEvent(r.FormValue("event"))
 		if err != nil {

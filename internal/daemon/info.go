@@ -136,13 +136,17 @@ func (d *Daemon) crypto(v *device) (control.Crypto, error) {
 func configs(p blkcrypto.Profile) []control.Config {
 	list := []control.Config{}
 	for _, c := range p.Configs() {
-		x := control.Config{Mode: c.Mode.String(), KeyType: c.KeyType.String(), DataUnit: c.DataUnitSize, DUNBytes: c.DUNBytes}
-		if c.Numbering == blkcrypto.BySector {
-			x.Numbering = "by sector"
-		}
-		list = append(list, x)
+		list = append(list, config(c))
 	}
 	return list
+}
+
+func config(c blkcrypto.Config) control.Config {
+	x := control.Config{Mode: c.Mode.String(), KeyType: c.KeyType.String(), DataUnit: c.DataUnitSize, DUNBytes: c.DUNBytes}
+	if c.Numbering == blkcrypto.BySector {
+		x.Numbering = "by sector"
+	}
+	return x
 }
 
 func slots(m *keyslot.Manager, device string) control.Keyslot {
