@@ -93,6 +93,16 @@ func (w *width) narrow(verb string, enc, encLast func(k, s, d Op)) {
 	rotate()
 	DECQ(left)
 	JNZ(LabelRef("tail"))
+	// One group alone: the second's tweaks were for nothing.
+	zero := w.reg(15)
+	clear := func(slot Register) (code []instr) {
+		code = append(code, func() { VPXOR(zero, zero, zero) })
+		for i := range inFlight {
+			code = append(code, func() { VMOVDQU(zero, vector(slot, i)) })
+		}
+		return code
+	}
+	emit(clear(cur))
 	JMP(LabelRef("forget"))
 
 	alignCode()
@@ -124,19 +134,10 @@ func (w *width) narrow(verb string, enc, encLast func(k, s, d Op)) {
 	// The last two groups have their tweaks: time to clear the ring behind them.
 	Label("two")
 	MOVQ(U32(2), left)
-	zero := w.reg(15)
-	clear := []instr{func() { VPXOR(zero, zero, zero) }}
-	for i := range inFlight {
-		clear = append(clear, func() { VMOVDQU(zero, vector(after, i)) })
-	}
-	body("tail", clear)
+	body("tail", clear(after))
 
 	Label("forget")
-	VPXOR(zero, zero, zero)
-	for i := range inFlight {
-		VMOVDQU(zero, vector(after, i)) // of the last group
-		VMOVDQU(zero, vector(cur, i))   // of the second, if there is but one
-	}
+	emit(clear(after))
 	allocate()
 	w.forgetNumbers(tw, end, zero)
 	for _, r := range []GPVirtual{t.lo, t.hi, t.carry} {
