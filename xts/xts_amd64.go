@@ -3,6 +3,8 @@
 package xts
 
 import (
+	"math/bits"
+
 	"github.com/klauspost/cpuid/v2"
 
 	"keyway/internal/aes"
@@ -85,13 +87,15 @@ func (a *assembly) wipe() {
 }
 
 // Hot: no allocation.
-func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (a *assembly) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
 	for ; units > a.batch; units -= a.batch {
-		a.call(&dst[0], &src[0], a.batch, dun[0], dun[1], decrypt)
+		a.call(&dst[0], &src[0], a.batch, lo, hi, decrypt)
 		dst, src = dst[a.batch*a.unit:], src[a.batch*a.unit:]
-		dun = dataunit.Add128(dun, a.batch)
+		var carry uint64
+		lo, carry = bits.Add64(lo, uint64(a.batch), 0)
+		hi += carry
 	}
-	a.call(&dst[0], &src[0], units, dun[0], dun[1], decrypt)
+	a.call(&dst[0], &src[0], units, lo, hi, decrypt)
 }
 
 func (a *assembly) call(dst, src *byte, units int, lo, hi uint64, decrypt bool) {

@@ -58,7 +58,8 @@ func (c *armv8) wipe() {
 }
 
 // Hot: no allocation.
-func (c *armv8) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (c *armv8) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
+	dun := [2]uint64{lo, hi}
 	for at := 0; units > 0; {
 		n := min(units, c.batch)
 		if decrypt {

@@ -54,7 +54,8 @@ func (g *generic) wipe() {
 }
 
 // Hot: no allocation.
-func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (g *generic) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
+	dun := [2]uint64{lo, hi}
 	var q aes.State
 	var numbers [aes.StateSize]byte
 	for units > 0 {
