@@ -61,7 +61,8 @@ func TestTargetsTellWhereRequestsGo(t *testing.T) {
 			s := x.Steps[0]
 			var to string
 			if len(s.To) > 0 {
-				to = fmt.Sprint(s.To[0].Device, " ", s.To[0].Sector)
+				name := strings.Trim(strings.TrimPrefix(s.To[0].Device, "device "), `"`)
+				to = fmt.Sprint(name, " ", s.To[0].Sector)
 			}
 			if to != c.to || !strings.Contains(s.Says, c.says) || errors.Is(x.Fails, block.ErrIO) != c.fails || s.Unknown {
 				t.Errorf("to %q, says %q, fails %v; want %q, %q, %v", to, s.Says, x.Fails, c.to, c.says, c.fails)
