@@ -53,7 +53,7 @@ func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, decrypt bool) 
 			h = c.keys.t.value(dun)
 		}
 	}
-	w.wipe(most)
+	w.wipe(most, lanes(c.im))
 	buf.Put()
 }
 
@@ -122,14 +122,15 @@ func (w *work) hash(u int) (lo, hi uint64) {
 	return lo, w.sums[u][1] + w.header[u][1] + carry
 }
 
-// wipe erases what n data units left.
+// wipe erases what n data units left. Vectors make keys for all lanes, of whatever
+// lies there.
 //
 //go:noinline
-func (w *work) wipe(n int) {
+func (w *work) wipe(n, lanes int) {
 	clear(w.middle[:n])
 	clear(w.sums[:n])
 	clear(w.header[:n])
-	clear(w.sub[:n])
+	clear(w.sub[:max(n, lanes)])
 }
 
 // The steps in portable Go, which the hooks of each architecture end with.
