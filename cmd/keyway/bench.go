@@ -21,8 +21,9 @@ import (
 	"keyway/internal/size"
 )
 
-// benchTime is for all figures together: people wait that long.
-const benchTime = 15 * time.Second
+// benchTime is for all figures together; slow ciphers take some seconds more, and
+// people wait a quarter of a minute.
+const benchTime = 12 * time.Second
 
 // benchEach bounds what one figure takes when there are few: more tells nothing
 // new.

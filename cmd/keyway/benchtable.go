@@ -42,7 +42,7 @@ func (r *benchReport) roundsText() string {
 		}
 	}
 	if best == 0 {
-		return "this CPU has no instructions for them"
+		return "none, no AES instructions in this build or CPU"
 	}
 	return strings.Join(parts, ", ") + ":\nAES-256 at most " + gb(roofline.BytesPerSecond(best, 14)) + " GB/s, AES-128 " + gb(roofline.BytesPerSecond(best, 10))
 }
