@@ -13,6 +13,8 @@ import (
 type Units struct {
 	Cipher
 	Config blkcrypto.Config
+
+	splitFrom int // bytes; 0: never
 }
 
 // NewUnits expands key for config c, whose KeyType is Raw.
@@ -24,7 +26,7 @@ func NewUnits(c blkcrypto.Config, key []byte) (*Units, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Units{made, c}, nil
+	return &Units{made, c, splitFrom(c.Mode)}, nil
 }
 
 // Crypt transforms whole data units from src to dst, which have equal length and
@@ -60,6 +62,15 @@ func (u *Units) run(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 }
 
 func (u *Units) transform(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
+	if u.splitFrom > 0 && len(src) >= u.splitFrom && splitting.CompareAndSwap(false, true) {
+		u.split(encrypt, dun, dst, src)
+		splitting.Store(false)
+		return
+	}
+	u.one(encrypt, dun, dst, src)
+}
+
+func (u *Units) one(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 	if encrypt {
 		u.Encrypt(dst, src, dun)
 	} else {
