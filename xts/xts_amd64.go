@@ -44,7 +44,7 @@ func native() []dataunit.Impl[opener] {
 		return opener{aesni.group(), func(key []byte, unit int) (engine, error) { return newAssembly(w, key, unit) }}
 	}
 	return []dataunit.Impl[opener]{
-		{Name: "vaes512", Supported: c.Supports(cpuid.VAES, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512VL, cpuid.AVX512DQ), Open: open(vaes512)},
+		{Name: "vaes512", Supported: c.Supports(cpuid.VAES, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512VL, cpuid.AVX512DQ, cpuid.AVX512VBMI), Open: open(vaes512)},
 		{Name: "vaes256", Supported: c.Supports(cpuid.AVX2, cpuid.VAES, cpuid.BMI2), Open: open(vaes256)},
 		{Name: "aesni", Supported: c.Supports(cpuid.AVX, cpuid.AESNI), Open: open(aesni)},
 	}

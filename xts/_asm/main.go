@@ -55,6 +55,7 @@ type width struct {
 	left, right Mem    // a group of shift counts for spread
 	low         Mem    // mask of the low half of each lane; 256 bits only
 	rotate      [5]Mem // shuffles that rotate lanes left by so many bytes; 512 bits only
+	shift6      Mem    // VPMULTISHIFTQB by it shifts numbers below 2^58 left by 6; 512 bits only
 }
 
 func (w *width) lanes() int { return w.bytes / block }
@@ -120,6 +121,11 @@ func (w *width) tables() {
 			lane := []uint64{binary.LittleEndian.Uint64(bytes[:]), binary.LittleEndian.Uint64(bytes[8:])}
 			w.rotate[n] = table(fmt.Sprintf("rotate%d", n), slices.Repeat(lane, w.lanes()))
 		}
+		var from [8]byte // the first bit of each byte
+		for i := range from {
+			from[i] = byte(8*i-6) & 63
+		}
+		w.shift6 = table("shift6", slices.Repeat([]uint64{binary.LittleEndian.Uint64(from[:])}, 2*w.lanes()))
 	}
 }
 
