@@ -68,11 +68,16 @@ func (c *Cipher) hashOut(w *work, text []byte, n int) {
 // subkeys makes the keys of the streams of n data units, and with vectors those of
 // all lanes.
 func (c *Cipher) subkeys(w *work, n int) {
-	switch c.im {
-	case avx512:
-		subkeysAVX512(&c.keys.stream[0], &w.sub[0][0], &w.middle[0][0], c.rounds)
-	case avx2:
-		subkeysAVX2(&c.keys.stream[0], &w.sub[0][0], &w.middle[0][0], c.rounds)
+	key, sub, nonces := &c.keys.stream[0], &w.sub[0][0], &w.middle[0][0]
+	switch {
+	case c.im == avx512 && n <= 2:
+		subkeyPairAVX512(key, sub, nonces, c.rounds)
+	case c.im == avx512:
+		subkeysAVX512(key, sub, nonces, c.rounds)
+	case c.im == avx2 && n <= 2:
+		subkeyPairAVX2(key, sub, nonces, c.rounds)
+	case c.im == avx2:
+		subkeysAVX2(key, sub, nonces, c.rounds)
 	default:
 		c.subkeysGeneric(w, n)
 	}

@@ -902,6 +902,77 @@ DATA left8AVX2<>+24(SB)/4, $0x0a09080b
 DATA left8AVX2<>+28(SB)/4, $0x0e0d0c0f
 GLOBL left8AVX2<>(SB), RODATA|NOPTR, $32
 
+// func subkeyPairAVX2(key *uint32, sub *uint32, nonces *byte, rounds int)
+// Requires: AVX, AVX2
+TEXT ·subkeyPairAVX2(SB), $0-32
+	MOVQ           key+0(FP), AX
+	MOVQ           sub+8(FP), CX
+	MOVQ           nonces+16(FP), DX
+	MOVQ           rounds+24(FP), BX
+	SHRQ           $0x01, BX
+	VMOVDQU        sigmaAVX2<>+0(SB), Y0
+	VBROADCASTI128 (AX), Y1
+	VBROADCASTI128 16(AX), Y2
+	VMOVDQU        (DX), Y3
+
+rounds:
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPSHUFB      left16AVX2<>+0(SB), Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPSLLD       $0x0c, Y1, Y4
+	VPSRLD       $0x14, Y1, Y1
+	VPXOR        Y4, Y1, Y1
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPSHUFB      left8AVX2<>+0(SB), Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPSLLD       $0x07, Y1, Y4
+	VPSRLD       $0x19, Y1, Y1
+	VPXOR        Y4, Y1, Y1
+	VPSHUFD      $0x93, Y0, Y0
+	VPSHUFD      $0x39, Y2, Y2
+	VPSHUFD      $0x4e, Y3, Y3
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPSHUFB      left16AVX2<>+0(SB), Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPSLLD       $0x0c, Y1, Y4
+	VPSRLD       $0x14, Y1, Y1
+	VPXOR        Y4, Y1, Y1
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPSHUFB      left8AVX2<>+0(SB), Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPSLLD       $0x07, Y1, Y4
+	VPSRLD       $0x19, Y1, Y1
+	VPXOR        Y4, Y1, Y1
+	VPSHUFD      $0x39, Y0, Y0
+	VPSHUFD      $0x93, Y2, Y2
+	VPSHUFD      $0x4e, Y3, Y3
+	DECQ         BX
+	JNZ          rounds
+	VMOVDQU      X0, (CX)
+	VMOVDQU      X3, 16(CX)
+	VEXTRACTI128 $0x01, Y0, 32(CX)
+	VEXTRACTI128 $0x01, Y3, 48(CX)
+	VZEROALL
+	RET
+
+DATA sigmaAVX2<>+0(SB)/4, $0x61707865
+DATA sigmaAVX2<>+4(SB)/4, $0x3320646e
+DATA sigmaAVX2<>+8(SB)/4, $0x79622d32
+DATA sigmaAVX2<>+12(SB)/4, $0x6b206574
+DATA sigmaAVX2<>+16(SB)/4, $0x61707865
+DATA sigmaAVX2<>+20(SB)/4, $0x3320646e
+DATA sigmaAVX2<>+24(SB)/4, $0x79622d32
+DATA sigmaAVX2<>+28(SB)/4, $0x6b206574
+GLOBL sigmaAVX2<>(SB), RODATA|NOPTR, $32
+
 // func streamAVX2(sub *uint32, dst *byte, text *byte, rounds int, unit int, units int)
 // Requires: AVX, AVX2
 TEXT ·streamAVX2(SB), $1112-48
@@ -2210,6 +2281,93 @@ DATA sigma3AVX512<>+52(SB)/4, $0x6b206574
 DATA sigma3AVX512<>+56(SB)/4, $0x6b206574
 DATA sigma3AVX512<>+60(SB)/4, $0x6b206574
 GLOBL sigma3AVX512<>(SB), RODATA|NOPTR, $64
+
+// func subkeyPairAVX512(key *uint32, sub *uint32, nonces *byte, rounds int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL
+TEXT ·subkeyPairAVX512(SB), $0-32
+	MOVQ           key+0(FP), AX
+	MOVQ           sub+8(FP), CX
+	MOVQ           nonces+16(FP), DX
+	MOVQ           rounds+24(FP), BX
+	SHRQ           $0x01, BX
+	VMOVDQU        sigmaAVX512<>+0(SB), Y0
+	VBROADCASTI128 (AX), Y1
+	VBROADCASTI128 16(AX), Y2
+	VMOVDQU        (DX), Y3
+
+rounds:
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPROLD       $0x10, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPROLD       $0x0c, Y1, Y1
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPROLD       $0x08, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPROLD       $0x07, Y1, Y1
+	VPSHUFD      $0x93, Y0, Y0
+	VPSHUFD      $0x39, Y2, Y2
+	VPSHUFD      $0x4e, Y3, Y3
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPROLD       $0x10, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPROLD       $0x0c, Y1, Y1
+	VPADDD       Y0, Y1, Y0
+	VPXOR        Y0, Y3, Y3
+	VPROLD       $0x08, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VPXOR        Y2, Y1, Y1
+	VPROLD       $0x07, Y1, Y1
+	VPSHUFD      $0x39, Y0, Y0
+	VPSHUFD      $0x93, Y2, Y2
+	VPSHUFD      $0x4e, Y3, Y3
+	DECQ         BX
+	JNZ          rounds
+	VMOVDQU      X0, (CX)
+	VMOVDQU      X3, 16(CX)
+	VEXTRACTI128 $0x01, Y0, 32(CX)
+	VEXTRACTI128 $0x01, Y3, 48(CX)
+	VPXORQ       Z16, Z16, Z16
+	VPXORQ       Z17, Z17, Z17
+	VPXORQ       Z18, Z18, Z18
+	VPXORQ       Z19, Z19, Z19
+	VPXORQ       Z20, Z20, Z20
+	VPXORQ       Z21, Z21, Z21
+	VPXORQ       Z22, Z22, Z22
+	VPXORQ       Z23, Z23, Z23
+	VPXORQ       Z24, Z24, Z24
+	VPXORQ       Z25, Z25, Z25
+	VPXORQ       Z26, Z26, Z26
+	VPXORQ       Z27, Z27, Z27
+	VPXORQ       Z28, Z28, Z28
+	VPXORQ       Z29, Z29, Z29
+	VPXORQ       Z30, Z30, Z30
+	VPXORQ       Z31, Z31, Z31
+	VZEROALL
+	RET
+
+DATA sigmaAVX512<>+0(SB)/4, $0x61707865
+DATA sigmaAVX512<>+4(SB)/4, $0x3320646e
+DATA sigmaAVX512<>+8(SB)/4, $0x79622d32
+DATA sigmaAVX512<>+12(SB)/4, $0x6b206574
+DATA sigmaAVX512<>+16(SB)/4, $0x61707865
+DATA sigmaAVX512<>+20(SB)/4, $0x3320646e
+DATA sigmaAVX512<>+24(SB)/4, $0x79622d32
+DATA sigmaAVX512<>+28(SB)/4, $0x6b206574
+DATA sigmaAVX512<>+32(SB)/4, $0x61707865
+DATA sigmaAVX512<>+36(SB)/4, $0x3320646e
+DATA sigmaAVX512<>+40(SB)/4, $0x79622d32
+DATA sigmaAVX512<>+44(SB)/4, $0x6b206574
+DATA sigmaAVX512<>+48(SB)/4, $0x61707865
+DATA sigmaAVX512<>+52(SB)/4, $0x3320646e
+DATA sigmaAVX512<>+56(SB)/4, $0x79622d32
+DATA sigmaAVX512<>+60(SB)/4, $0x6b206574
+GLOBL sigmaAVX512<>(SB), RODATA|NOPTR, $64
 
 // func streamAVX512(sub *uint32, dst *byte, text *byte, rounds int, unit int, units int)
 // Requires: AVX, AVX2, AVX512F, CMOV

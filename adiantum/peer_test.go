@@ -1,6 +1,7 @@
 package adiantum
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,7 +18,9 @@ import (
 func peerRun(op func(block, tweak []byte) []byte, b []byte, unit int, dun [4]uint64) {
 	var t [32]byte
 	for i := 0; i < len(b); i += unit {
-		copy(t[:], tweak(dun))
+		for j, limb := range dun {
+			binary.LittleEndian.PutUint64(t[8*j:], limb)
+		}
 		op(b[i:i+unit], t[:])
 		dun = dataunittest.Add(dun, 1, 4)
 	}

@@ -21,6 +21,11 @@ func hashOutAVX2(r *uint64, pairs *uint64, sums *uint64, text *byte, unit int, u
 //go:noescape
 func subkeysAVX2(key *uint32, sub *uint32, nonces *byte, rounds int)
 
+// subkeyPairAVX2 makes two keys like subkeysAVX2.
+//
+//go:noescape
+func subkeyPairAVX2(key *uint32, sub *uint32, nonces *byte, rounds int)
+
 // streamAVX2 writes units data units of unit bytes at text, xor the streams of the keys at
 // sub, to text and dst: all but the last 16 bytes of each, which stay.
 //
@@ -43,6 +48,11 @@ func hashOutAVX512(r *uint64, pairs *uint64, sums *uint64, text *byte, unit int,
 //
 //go:noescape
 func subkeysAVX512(key *uint32, sub *uint32, nonces *byte, rounds int)
+
+// subkeyPairAVX512 makes two keys like subkeysAVX512.
+//
+//go:noescape
+func subkeyPairAVX512(key *uint32, sub *uint32, nonces *byte, rounds int)
 
 // streamAVX512 writes units data units of unit bytes at text, xor the streams of the keys at
 // sub, to text and dst: all but the last 16 bytes of each, which stay.

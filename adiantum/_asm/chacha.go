@@ -167,6 +167,60 @@ func (w *width) subkeys() {
 	w.leave()
 }
 
+// subkeyPair writes the function for one or two keys: a register is a row of both, so
+// that a call ends sooner than with a lane for each.
+func (w *width) subkeyPair() {
+	TEXT("subkeyPair"+w.name, 0, "func(key, sub *uint32, nonces *byte, rounds int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("subkeyPair%s makes two keys like subkeys%s.", w.name, w.name))
+	key := Load(Param("key"), GP64())
+	sub := Load(Param("sub"), GP64())
+	nonces := Load(Param("nonces"), GP64())
+	rounds := Load(Param("rounds"), GP64())
+	SHRQ(U8(1), rounds)
+
+	a, b, c, d, t := Y0, Y1, Y2, Y3, Y4
+	VMOVDQU(w.table("sigma", func(i int) uint32 { return []uint32{sigma0, sigma1, sigma2, sigma3}[i%4] }), a)
+	VBROADCASTI128(Mem{Base: key}, b)
+	VBROADCASTI128(Mem{Base: key, Disp: 16}, c)
+	VMOVDQU(Mem{Base: nonces}, d)
+
+	rotate := func(v VecPhysical, n uint32) {
+		switch {
+		case w.bytes == 64:
+			VPROLD(U8(n), v, v)
+		case n%8 == 0:
+			VPSHUFB(w.rotation(n), v, v)
+		default:
+			VPSLLD(U8(n), v, t)
+			VPSRLD(U8(32-n), v, v)
+			VPXOR(t, v, v)
+		}
+	}
+	Label("rounds")
+	// Row b is ready last, so it stays and the others turn against it.
+	for _, turn := range [][3]uint8{{0x93, 0x39, 0x4e}, {0x39, 0x93, 0x4e}} {
+		for _, n := range []struct{ d, b uint32 }{{16, 12}, {8, 7}} {
+			VPADDD(a, b, a)
+			VPXOR(a, d, d)
+			rotate(d, n.d)
+			VPADDD(d, c, c)
+			VPXOR(c, b, b)
+			rotate(b, n.b)
+		}
+		VPSHUFD(U8(turn[0]), a, a)
+		VPSHUFD(U8(turn[1]), c, c)
+		VPSHUFD(U8(turn[2]), d, d)
+	}
+	DECQ(rounds)
+	JNZ(LabelRef("rounds"))
+	VMOVDQU(X0, Mem{Base: sub})
+	VMOVDQU(X3, Mem{Base: sub, Disp: 16})
+	VEXTRACTI128(U8(1), a, Mem{Base: sub, Disp: 32})
+	VEXTRACTI128(U8(1), d, Mem{Base: sub, Disp: 48})
+	w.leave()
+}
+
 // gather loads 16 bytes for each four lanes: register i gets those numbered i, i+4
 // and so on.
 func (w *width) gather(from Register) {

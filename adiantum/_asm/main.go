@@ -21,6 +21,7 @@ func main() {
 		w.hash("In", true)
 		w.hash("Out", false)
 		w.subkeys()
+		w.subkeyPair()
 		if w.bytes == 32 {
 			w.stream256()
 		} else {
