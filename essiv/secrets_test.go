@@ -20,6 +20,18 @@ func TestDigestIsSHA256(t *testing.T) {
 	}
 }
 
+// crypto/sha256 has the digest as words in the machine's order.
+func TestDigestStaysInItsMemory(t *testing.T) {
+	key := dataunittest.Random(rand.New(rand.NewPCG(1, 2)), 16)
+	salt := sha256.Sum256(key)
+	words := make([]byte, len(salt))
+	for i := 0; i < len(words); i += 4 {
+		binary.NativeEndian.PutUint32(words[i:], binary.BigEndian.Uint32(salt[i:]))
+	}
+	mem := make([]byte, digestRoom)
+	dataunittest.Forgets(t, func() { digest(mem, key) }, words, words[16:], salt[:], salt[16:], key)
+}
+
 // The stack is neither locked nor wiped. Set-up puts no key there; a call leaves
 // neither the key of the initialisation vectors nor these themselves, and no sum of
 // plaintext and round key, which is the round key to who knows the plaintext.
