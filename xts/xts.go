@@ -13,7 +13,9 @@
 // The first that the CPU supports is chosen when the program starts. The
 // environment variable KEYWAY_XTS=name chooses another one, for measurements
 // and for a CPU that misbehaves; a name that cannot be had makes New fail. The
-// build tag purego leaves only generic.
+// build tag purego leaves only generic. Whatever the name, data units that are not a
+// multiple of 128 bytes are served by generic, and on amd64 those that are no whole
+// eight vectors, 512 or 256 bytes, by the next that they suit.
 //
 // All of them run in constant time and keep every round key in memory outside
 // the Go heap that is locked and left out of core dumps, until Wipe erases it.
