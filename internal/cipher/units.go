@@ -63,8 +63,8 @@ func (u *Units) run(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 
 func (u *Units) transform(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 	if u.splitFrom > 0 && len(src) >= u.splitFrom && splitting.CompareAndSwap(false, true) {
+		defer splitting.Store(false)
 		u.split(encrypt, dun, dst, src)
-		splitting.Store(false)
 		return
 	}
 	u.one(encrypt, dun, dst, src)
