@@ -106,7 +106,7 @@ func Fuzz(f *testing.F, s Subject) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		unit := s.Units[r.IntN(len(s.Units))]
 		n := unit * (int(units)%90 + 1)
-		if n > 128<<10 {
+		if n > 128<<10 || n > 20<<10 && testing.Short() {
 			n = unit
 		}
 		dun := [4]uint64{a, b}
