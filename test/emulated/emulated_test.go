@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"keyway/test/emulated/report"
 )
 
 func TestComplementsEveryImmediateOrRefuses(t *testing.T) {
@@ -29,6 +31,39 @@ func TestComplementsEveryImmediateOrRefuses(t *testing.T) {
 		if got, _, err := complement(text); err == nil {
 			t.Errorf("%q was taken: %q", text, got)
 		}
+	}
+}
+
+func TestSplitLosesNothingAndIsEven(t *testing.T) {
+	var jobs []report.Job
+	for _, s := range subjects {
+		jobs = append(jobs, report.Job{Package: "keyway/" + s.dir})
+	}
+	jobs = append(jobs, report.Job{Package: "elsewhere/a"}, report.Job{Package: "elsewhere/b"})
+	for n := 1; n < 12; n++ {
+		seen := map[string]int{}
+		for _, part := range split(jobs, n) {
+			if len(part) == 0 {
+				t.Errorf("%d parts: one is empty", n)
+			}
+			for _, j := range part {
+				seen[j.Package]++
+			}
+		}
+		for _, j := range jobs {
+			if seen[j.Package] != 1 {
+				t.Errorf("%d parts: %s is there %d times", n, j.Package, seen[j.Package])
+			}
+		}
+	}
+	var sums [2]int
+	for i, part := range split(jobs, 2) {
+		for _, j := range part {
+			sums[i] += find(strings.TrimPrefix(j.Package, "keyway/")).cost
+		}
+	}
+	if d := sums[0] - sums[1]; d < -10 || d > 10 {
+		t.Errorf("two parts of %v s", sums)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ type batch struct {
 	machine string
 	tmp     string
 	jobs    []report.Job // Bin and Dir are of this host
-	left    []report.Job // without a result
+	left    []report.Job // without a result; guarded by printing
 
 	passed, failed, skipped int
 }
@@ -176,13 +177,19 @@ func (b *batch) without(err error) error {
 
 var printing sync.Mutex
 
-// done prints the verdict on the next job.
+// done prints the verdict on the job that has this result.
 func (b *batch) done(r report.Result) {
-	j := b.left[0]
-	b.left = b.left[1:]
-	why, ok := r.OK(j.Names)
 	printing.Lock()
 	defer printing.Unlock()
+	i := slices.IndexFunc(b.left, func(j report.Job) bool { return j.Package == r.Package })
+	if i < 0 {
+		b.failed++
+		fmt.Printf("FAIL  %s %s: a result that nobody waits for\n", b.machine, r.Package)
+		return
+	}
+	j := b.left[i]
+	b.left = slices.Delete(b.left, i, i+1)
+	why, ok := r.OK(j.Names)
 	os.Stdout.Write(r.Output)
 	b.passed, b.failed = b.passed+r.Passed, b.failed+r.Failed
 	if !ok {
@@ -273,12 +280,27 @@ func avx512(ctx context.Context, b *batch) error {
 	if out, err := guest.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the guest: %w\n%s", err, out)
 	}
+	parts := split(b.jobs, runtime.NumCPU())
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, jobs := range parts {
+		wg.Go(func() { errs[i] = b.boot(ctx, string(vmlinuz), filepath.Join(b.tmp, fmt.Sprint(i)), jobs) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// boot runs jobs in a Bochs of their own, in the directory tmp.
+func (b *batch) boot(ctx context.Context, vmlinuz, tmp string, jobs []report.Job) error {
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
 	var a archive
 	if err := a.copy("init", filepath.Join(b.tmp, "guest")); err != nil {
 		return err
 	}
-	var jobs []report.Job
-	for _, j := range b.jobs {
+	var there []report.Job
+	for _, j := range jobs {
 		bin, dir := "bin/"+filepath.Base(j.Bin), "src/"+strings.TrimPrefix(j.Package, "keyway/")
 		if err := a.copy(bin, j.Bin); err != nil {
 			return err
@@ -287,14 +309,14 @@ func avx512(ctx context.Context, b *batch) error {
 			return err
 		}
 		j.Bin, j.Dir, j.Env = "/"+bin, "/"+dir, slices.Concat(j.Env, []string{goDebug}, extra)
-		jobs = append(jobs, j)
+		there = append(there, j)
 	}
-	text, err := json.Marshal(jobs)
+	text, err := json.Marshal(there)
 	if err != nil {
 		return err
 	}
 	a.file("jobs.json", 0o644, text)
-	return runBochs(ctx, b.tmp, string(vmlinuz), a.end(), len(jobs), b.done)
+	return runBochs(ctx, tmp, vmlinuz, a.end(), len(jobs), b.done)
 }
 
 // arm64 runs the batch in QEMU, on this kernel.

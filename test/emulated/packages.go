@@ -1,6 +1,12 @@
 package main
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"keyway/test/emulated/report"
+)
 
 // A subject is a package that is tested on other machines.
 type subject struct {
@@ -9,6 +15,8 @@ type subject struct {
 	// missing, or of which no test passes, is a failure. A package without any has
 	// its tests run all the same: it is built upon, and its code differs by CPU.
 	impls map[string][]string
+	// cost is how long the tests take in Bochs, in seconds, for split.
+	cost int
 }
 
 // subjects are what is tested if nothing is named. Not internal/secret: QEMU's
@@ -18,22 +26,22 @@ var subjects = []subject{
 	{dir: "xts", impls: map[string][]string{
 		"avx512": {"vaes512", "vaes256"},
 		"arm64":  {"armv8", "generic"},
-	}},
+	}, cost: 40},
 	{dir: "essiv", impls: map[string][]string{
 		"avx512": {"vaes512", "vaes256"},
 		"arm64":  {"armv8", "generic"},
-	}},
+	}, cost: 25},
 	{dir: "adiantum", impls: map[string][]string{
 		"avx512": {"avx512"},
 		"arm64":  {"neon", "generic"},
-	}},
+	}, cost: 25},
 	{dir: "sm4xts", impls: map[string][]string{
 		"avx512": {"gfni512", "gfni256", "vaes256"},
 		"arm64":  {"sm4e", "generic"},
-	}},
-	{dir: "internal/aes"},
-	{dir: "internal/cipher"},
-	{dir: "internal/dataunit"},
+	}, cost: 45},
+	{dir: "internal/aes", cost: 15},
+	{dir: "internal/cipher", cost: 1},
+	{dir: "internal/dataunit", cost: 1},
 }
 
 func find(dir string) subject {
@@ -43,6 +51,20 @@ func find(dir string) subject {
 		}
 	}
 	return subject{dir: dir}
+}
+
+// split deals jobs out to n machines or fewer, none idle for long.
+func split(jobs []report.Job, n int) [][]report.Job {
+	cost := func(j report.Job) int { return find(strings.TrimPrefix(j.Package, "keyway/")).cost }
+	jobs = slices.Clone(jobs)
+	slices.SortStableFunc(jobs, func(a, b report.Job) int { return cmp.Compare(cost(b), cost(a)) })
+	parts := make([][]report.Job, min(n, len(jobs)))
+	sums := make([]int, len(parts))
+	for _, j := range jobs {
+		i := slices.Index(sums, slices.Min(sums))
+		parts[i], sums[i] = append(parts[i], j), sums[i]+cost(j)+1
+	}
+	return parts
 }
 
 // elsewhere are implementations that any amd64 machine tests: on the slow one
