@@ -6,147 +6,231 @@
 
 // func hashInAVX2(r *uint64, pairs *uint64, sums *uint64, text *byte, src *byte, unit int, units int)
 // Requires: AVX, AVX2, CMOV
-TEXT ·hashInAVX2(SB), $40-56
+TEXT ·hashInAVX2(SB), $96-56
+	MOVQ  text+24(FP), BX
+	MOVQ  src+32(FP), CX
 	MOVQ  r+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  CX, (SP)
-	MOVQ  8(AX), CX
-	MOVQ  CX, 8(SP)
-	MOVQ  CX, AX
+	MOVQ  (AX), DX
+	MOVQ  DX, 32(SP)
+	MOVQ  8(AX), DX
+	MOVQ  DX, 40(SP)
+	MOVQ  DX, AX
 	SHRQ  $0x02, AX
-	ADDQ  AX, CX
-	MOVQ  CX, 16(SP)
-	MOVQ  text+24(FP), R8
-	MOVQ  src+32(FP), DI
-	MOVQ  units+48(FP), AX
-	MOVQ  AX, 24(SP)
-	MOVQ  sums+16(FP), AX
-	MOVQ  AX, 32(SP)
+	ADDQ  AX, DX
+	MOVQ  DX, 48(SP)
+	MOVQ  sums+16(FP), DX
+	MOVQ  DX, 80(SP)
+	MOVQ  $0x00000000, 56(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+	MOVQ  units+48(FP), R10
+	MOVQ  R10, 88(SP)
 	VPXOR Y15, Y15, Y15
 
 unit:
 	MOVQ unit+40(FP), R9
-	XORQ CX, CX
-	XORQ BX, BX
-	XORQ SI, SI
 	SUBQ $0x10, R9
-	JZ   right
+	JNZ  chunk
+	MOVQ 80(SP), AX
+	MOVQ SI, (AX)
+	MOVQ DI, 8(AX)
+	ADDQ $0x10, 80(SP)
+	JMP  right
 
 chunk:
-	MOVQ    pairs+8(FP), DX
-	MOVQ    $0x00000400, AX
-	CMPQ    R9, AX
-	CMOVQCS R9, AX
-	SUBQ    AX, R9
+	MOVQ    pairs+8(FP), R11
+	MOVQ    $0x00000400, R10
+	CMPQ    R9, R10
+	CMOVQCS R9, R10
+	SUBQ    R10, R9
+	MOVQ    56(SP), AX
 	VPXOR   Y8, Y8, Y8
 	VPXOR   Y9, Y9, Y9
 	VPXOR   Y10, Y10, Y10
 	VPXOR   Y11, Y11, Y11
-	SUBQ    $+64, AX
+	SUBQ    $+64, R10
 	JCS     partial
 
 whole:
-	VMOVDQU     (DI), Y0
-	VMOVDQU     32(DI), Y1
-	VMOVDQU     Y0, (R8)
-	VMOVDQU     Y1, 32(R8)
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     Y0, (BX)
+	VMOVDQU     Y1, 32(BX)
 	VPUNPCKLQDQ Y1, Y0, Y2
 	VPUNPCKHQDQ Y1, Y0, Y3
-	VPADDD      (DX), Y2, Y4
-	VPADDD      1072(DX), Y3, Y5
+	VPADDD      (R11), Y2, Y4
+	VPADDD      1072(R11), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y8, Y8
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y8, Y8
-	VPADDD      16(DX), Y2, Y7
-	VPADDD      1088(DX), Y3, Y12
+	VPADDD      16(R11), Y2, Y7
+	VPADDD      1088(R11), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y9, Y9
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y9, Y9
-	VPADDD      32(DX), Y2, Y4
-	VPADDD      1104(DX), Y3, Y5
+	VPADDD      32(R11), Y2, Y4
+	VPADDD      1104(R11), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y10, Y10
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y10, Y10
-	VPADDD      48(DX), Y2, Y7
-	VPADDD      1120(DX), Y3, Y12
+	VPADDD      48(R11), Y2, Y7
+	VPADDD      1120(R11), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y11, Y11
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y11, Y11
-	ADDQ        $+64, DI
-	ADDQ        $+64, R8
-	ADDQ        $+64, DX
-	SUBQ        $+64, AX
-	JCC         whole
+	DECQ        AX
+	JZ          block
+
+next:
+	ADDQ $+64, CX
+	ADDQ $+64, BX
+	ADDQ $+64, R11
+	SUBQ $+64, R10
+	JCC  whole
+	JMP  partial
+
+block:
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, R12
+	MOVQ  DX, R13
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R14
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R12
+	ADCQ  DX, R13
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R14
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R14
+	IMULQ 32(SP), R8
+	ADDQ  R13, SI
+	ADCQ  R14, R8
+	MOVQ  SI, DI
+	MOVQ  R12, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEnd
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEnd
+	MOVQ  SI, DX
+	MOVQ  DI, R12
+	ADDQ  $0x05, DX
+	ADCQ  $0x00, R12
+	ADCQ  $0x00, R8
+	SHRQ  $0x02, R8
+	NEGQ  R8
+	MOVQ  80(SP), R13
+	XORQ  SI, DX
+	ANDQ  R8, DX
+	XORQ  DX, SI
+	MOVQ  SI, (R13)
+	XORQ  DI, R12
+	ANDQ  R8, R12
+	XORQ  R12, DI
+	MOVQ  DI, 8(R13)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEnd:
+	JMP next
 
 partial:
-	ADDQ        $+64, AX
+	ADDQ        $+64, R10
 	JZ          sum
-	CMPQ        AX, $+48
+	CMPQ        R10, $+48
 	JNE         single
-	VMOVDQU     (DI), Y0
-	VMOVDQU     32(DI), Y1
-	VMOVDQU     Y0, (R8)
-	VMOVDQU     Y1, 32(R8)
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     Y0, (BX)
+	VMOVDQU     Y1, 32(BX)
 	VPUNPCKLQDQ Y1, Y0, Y2
 	VPUNPCKHQDQ Y1, Y0, Y3
-	VPADDD      (DX), Y2, Y4
+	VPADDD      (R11), Y2, Y4
 	VPAND       lacksLastAVX2<>+0(SB), Y4, Y4
-	VPADDD      1072(DX), Y3, Y5
+	VPADDD      1072(R11), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y8, Y8
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y8, Y8
-	VPADDD      16(DX), Y2, Y7
+	VPADDD      16(R11), Y2, Y7
 	VPAND       lacksLastAVX2<>+0(SB), Y7, Y7
-	VPADDD      1088(DX), Y3, Y12
+	VPADDD      1088(R11), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y9, Y9
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y9, Y9
-	VPADDD      32(DX), Y2, Y4
+	VPADDD      32(R11), Y2, Y4
 	VPAND       lacksLastAVX2<>+0(SB), Y4, Y4
-	VPADDD      1104(DX), Y3, Y5
+	VPADDD      1104(R11), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y10, Y10
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y10, Y10
-	VPADDD      48(DX), Y2, Y7
+	VPADDD      48(R11), Y2, Y7
 	VPAND       lacksLastAVX2<>+0(SB), Y7, Y7
-	VPADDD      1120(DX), Y3, Y12
+	VPADDD      1120(R11), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y11, Y11
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y11, Y11
-	ADDQ        $+48, DI
-	ADDQ        $+48, R8
+	ADDQ        $+48, CX
+	ADDQ        $+48, BX
 	JMP         sum
 
 single:
-	VMOVDQU  (DI), X0
-	VMOVDQU  X0, (R8)
+	VMOVDQU  (CX), X0
+	VMOVDQU  X0, (BX)
 	VPSRLDQ  $0x08, X0, X3
-	VPADDD   (DX), X0, X4
-	VPADDD   1072(DX), X3, X5
+	VPADDD   (R11), X0, X4
+	VPADDD   1072(R11), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -154,8 +238,8 @@ single:
 	VPADDQ   Y6, Y8, Y8
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y8, Y8
-	VPADDD   16(DX), X0, X4
-	VPADDD   1088(DX), X3, X5
+	VPADDD   16(R11), X0, X4
+	VPADDD   1088(R11), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -163,8 +247,8 @@ single:
 	VPADDQ   Y6, Y9, Y9
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y9, Y9
-	VPADDD   32(DX), X0, X4
-	VPADDD   1104(DX), X3, X5
+	VPADDD   32(R11), X0, X4
+	VPADDD   1104(R11), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -172,8 +256,8 @@ single:
 	VPADDQ   Y6, Y10, Y10
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y10, Y10
-	VPADDD   48(DX), X0, X4
-	VPADDD   1120(DX), X3, X5
+	VPADDD   48(R11), X0, X4
+	VPADDD   1120(R11), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -181,13 +265,88 @@ single:
 	VPADDQ   Y6, Y11, Y11
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y11, Y11
-	ADDQ     $+16, DI
-	ADDQ     $+16, R8
-	ADDQ     $0x10, DX
-	SUBQ     $0x10, AX
+	ADDQ     $+16, CX
+	ADDQ     $+16, BX
+	ADDQ     $0x10, R11
+	SUBQ     $0x10, R10
 	JNZ      single
 
 sum:
+drainChunk:
+	CMPQ  56(SP), $0x00
+	JE    drainedChunk
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, R10
+	MOVQ  DX, R11
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R12
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R10
+	ADCQ  DX, R11
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R12
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R12
+	IMULQ 32(SP), R8
+	ADDQ  R11, SI
+	ADCQ  R12, R8
+	MOVQ  SI, DI
+	MOVQ  R10, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndChunk
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndChunk
+	MOVQ  SI, AX
+	MOVQ  DI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, DX
+	ADCQ  $0x00, R8
+	SHRQ  $0x02, R8
+	NEGQ  R8
+	MOVQ  80(SP), R10
+	XORQ  SI, AX
+	ANDQ  R8, AX
+	XORQ  AX, SI
+	MOVQ  SI, (R10)
+	XORQ  DI, DX
+	ANDQ  R8, DX
+	XORQ  DX, DI
+	MOVQ  DI, 8(R10)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEndChunk:
+	JMP drainChunk
+
+drainedChunk:
 	VPUNPCKLQDQ  Y9, Y8, Y2
 	VPUNPCKHQDQ  Y9, Y8, Y3
 	VPADDQ       Y2, Y3, Y0
@@ -198,119 +357,112 @@ sum:
 	VPADDQ       Y2, Y3, Y1
 	VEXTRACTI128 $0x01, Y1, X2
 	VPADDQ       X2, X1, X1
-	VMOVQ        X0, AX
-	VPEXTRQ      $0x01, X0, DX
-	ADDQ         AX, CX
-	ADCQ         DX, BX
-	ADCQ         $0x01, SI
-	MOVQ         CX, AX
-	MULQ         (SP)
-	MOVQ         AX, R10
-	MOVQ         DX, R11
-	MOVQ         BX, AX
-	MULQ         16(SP)
-	ADDQ         AX, R10
-	ADCQ         DX, R11
-	MOVQ         CX, AX
-	MULQ         8(SP)
-	MOVQ         AX, R12
-	MOVQ         DX, CX
-	MOVQ         BX, AX
-	MULQ         (SP)
-	ADDQ         AX, R12
-	ADCQ         DX, CX
-	MOVQ         SI, AX
-	IMULQ        16(SP), AX
-	ADDQ         AX, R12
-	ADCQ         $0x00, CX
-	IMULQ        (SP), SI
-	ADDQ         R11, R12
-	ADCQ         CX, SI
-	MOVQ         R10, CX
-	MOVQ         R12, BX
-	MOVQ         SI, AX
-	MOVQ         SI, DX
-	ANDQ         $0x03, SI
-	SHRQ         $0x02, AX
-	ANDQ         $-4, DX
-	ADDQ         DX, AX
-	ADDQ         AX, CX
-	ADCQ         $0x00, BX
-	ADCQ         $0x00, SI
-	VMOVQ        X1, AX
-	VPEXTRQ      $0x01, X1, DX
-	ADDQ         AX, CX
-	ADCQ         DX, BX
-	ADCQ         $0x01, SI
-	MOVQ         CX, AX
-	MULQ         (SP)
-	MOVQ         AX, R10
-	MOVQ         DX, R11
-	MOVQ         BX, AX
-	MULQ         16(SP)
-	ADDQ         AX, R10
-	ADCQ         DX, R11
-	MOVQ         CX, AX
-	MULQ         8(SP)
-	MOVQ         AX, R12
-	MOVQ         DX, CX
-	MOVQ         BX, AX
-	MULQ         (SP)
-	ADDQ         AX, R12
-	ADCQ         DX, CX
-	MOVQ         SI, AX
-	IMULQ        16(SP), AX
-	ADDQ         AX, R12
-	ADCQ         $0x00, CX
-	IMULQ        (SP), SI
-	ADDQ         R11, R12
-	ADCQ         CX, SI
-	MOVQ         R10, CX
-	MOVQ         R12, BX
-	MOVQ         SI, AX
-	MOVQ         SI, DX
-	ANDQ         $0x03, SI
-	SHRQ         $0x02, AX
-	ANDQ         $-4, DX
-	ADDQ         DX, AX
-	ADDQ         AX, CX
-	ADCQ         $0x00, BX
-	ADCQ         $0x00, SI
+	VMOVDQU      X0, (SP)
+	VMOVDQU      X1, 16(SP)
+	MOVQ         $0x00000002, 56(SP)
+	MOVQ         $0x00000000, 64(SP)
+	MOVQ         $0x00000000, 72(SP)
+	CMPQ         R9, $0x01
+	ADCQ         $0x00, 72(SP)
 	TESTQ        R9, R9
 	JNZ          chunk
 
 right:
-	MOVQ    unit+40(FP), AX
-	TESTQ   $0x0000003f, AX
+	MOVQ    unit+40(FP), R10
+	TESTQ   $0x0000003f, R10
 	JZ      kept
-	VMOVDQU (DI), X0
-	VMOVDQU X0, (R8)
+	VMOVDQU (CX), X0
+	VMOVDQU X0, (BX)
 
 kept:
-	ADDQ $+16, DI
-	ADDQ $+16, R8
-	MOVQ 32(SP), AX
-	MOVQ CX, DX
-	MOVQ BX, R9
-	ADDQ $0x05, DX
-	ADCQ $0x00, R9
-	ADCQ $0x00, SI
-	SHRQ $0x02, SI
-	NEGQ SI
-	XORQ CX, DX
-	ANDQ SI, DX
-	XORQ DX, CX
-	MOVQ CX, (AX)
-	XORQ BX, R9
-	ANDQ SI, R9
-	XORQ R9, BX
-	MOVQ BX, 8(AX)
-	ADDQ $0x10, 32(SP)
-	DECQ 24(SP)
+	ADDQ $+16, CX
+	ADDQ $+16, BX
+	DECQ 88(SP)
 	JNZ  unit
+
+drainAll:
+	CMPQ  56(SP), $0x00
+	JE    drainedAll
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, CX
+	MOVQ  DX, BX
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R9
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, CX
+	ADCQ  DX, BX
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R9
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R9
+	IMULQ 32(SP), R8
+	ADDQ  BX, SI
+	ADCQ  R9, R8
+	MOVQ  SI, DI
+	MOVQ  CX, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndAll
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndAll
+	MOVQ  SI, AX
+	MOVQ  DI, CX
+	MOVQ  R8, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, CX
+	ADCQ  $0x00, DX
+	SHRQ  $0x02, DX
+	NEGQ  DX
+	MOVQ  80(SP), BX
+	XORQ  SI, AX
+	ANDQ  DX, AX
+	XORQ  AX, SI
+	MOVQ  SI, (BX)
+	XORQ  DI, CX
+	ANDQ  DX, CX
+	XORQ  CX, DI
+	MOVQ  DI, 8(BX)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEndAll:
+	JMP drainAll
+
+drainedAll:
 	MOVQ $0x00000000, (SP)
 	MOVQ $0x00000000, 8(SP)
 	MOVQ $0x00000000, 16(SP)
+	MOVQ $0x00000000, 24(SP)
+	MOVQ $0x00000000, 32(SP)
+	MOVQ $0x00000000, 40(SP)
+	MOVQ $0x00000000, 48(SP)
 	VZEROALL
 	RET
 
@@ -326,145 +478,229 @@ GLOBL lacksLastAVX2<>(SB), RODATA|NOPTR, $32
 
 // func hashOutAVX2(r *uint64, pairs *uint64, sums *uint64, text *byte, unit int, units int)
 // Requires: AVX, AVX2, CMOV
-TEXT ·hashOutAVX2(SB), $40-48
-	MOVQ  r+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  CX, (SP)
-	MOVQ  8(AX), CX
-	MOVQ  CX, 8(SP)
-	MOVQ  CX, AX
-	SHRQ  $0x02, AX
-	ADDQ  AX, CX
-	MOVQ  CX, 16(SP)
+TEXT ·hashOutAVX2(SB), $96-48
 	MOVQ  text+24(FP), AX
-	MOVQ  AX, DI
-	MOVQ  units+40(FP), AX
-	MOVQ  AX, 24(SP)
-	MOVQ  sums+16(FP), AX
-	MOVQ  AX, 32(SP)
+	MOVQ  AX, CX
+	MOVQ  r+0(FP), AX
+	MOVQ  (AX), DX
+	MOVQ  DX, 32(SP)
+	MOVQ  8(AX), DX
+	MOVQ  DX, 40(SP)
+	MOVQ  DX, AX
+	SHRQ  $0x02, AX
+	ADDQ  AX, DX
+	MOVQ  DX, 48(SP)
+	MOVQ  sums+16(FP), DX
+	MOVQ  DX, 80(SP)
+	MOVQ  $0x00000000, 56(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+	MOVQ  units+40(FP), R9
+	MOVQ  R9, 88(SP)
 	VPXOR Y15, Y15, Y15
 
 unit:
 	MOVQ unit+32(FP), R8
-	XORQ CX, CX
-	XORQ BX, BX
-	XORQ SI, SI
 	SUBQ $0x10, R8
-	JZ   right
+	JNZ  chunk
+	MOVQ 80(SP), AX
+	MOVQ BX, (AX)
+	MOVQ SI, 8(AX)
+	ADDQ $0x10, 80(SP)
+	JMP  right
 
 chunk:
-	MOVQ    pairs+8(FP), DX
-	MOVQ    $0x00000400, AX
-	CMPQ    R8, AX
-	CMOVQCS R8, AX
-	SUBQ    AX, R8
+	MOVQ    pairs+8(FP), R10
+	MOVQ    $0x00000400, R9
+	CMPQ    R8, R9
+	CMOVQCS R8, R9
+	SUBQ    R9, R8
+	MOVQ    56(SP), AX
 	VPXOR   Y8, Y8, Y8
 	VPXOR   Y9, Y9, Y9
 	VPXOR   Y10, Y10, Y10
 	VPXOR   Y11, Y11, Y11
-	SUBQ    $+64, AX
+	SUBQ    $+64, R9
 	JCS     partial
 
 whole:
-	VMOVDQU     (DI), Y0
-	VMOVDQU     32(DI), Y1
-	VMOVDQU     Y15, (DI)
-	VMOVDQU     Y15, 32(DI)
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     Y15, (CX)
+	VMOVDQU     Y15, 32(CX)
 	VPUNPCKLQDQ Y1, Y0, Y2
 	VPUNPCKHQDQ Y1, Y0, Y3
-	VPADDD      (DX), Y2, Y4
-	VPADDD      1072(DX), Y3, Y5
+	VPADDD      (R10), Y2, Y4
+	VPADDD      1072(R10), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y8, Y8
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y8, Y8
-	VPADDD      16(DX), Y2, Y7
-	VPADDD      1088(DX), Y3, Y12
+	VPADDD      16(R10), Y2, Y7
+	VPADDD      1088(R10), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y9, Y9
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y9, Y9
-	VPADDD      32(DX), Y2, Y4
-	VPADDD      1104(DX), Y3, Y5
+	VPADDD      32(R10), Y2, Y4
+	VPADDD      1104(R10), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y10, Y10
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y10, Y10
-	VPADDD      48(DX), Y2, Y7
-	VPADDD      1120(DX), Y3, Y12
+	VPADDD      48(R10), Y2, Y7
+	VPADDD      1120(R10), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y11, Y11
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y11, Y11
-	ADDQ        $+64, DI
-	ADDQ        $+64, DX
-	SUBQ        $+64, AX
-	JCC         whole
+	DECQ        AX
+	JZ          block
+
+next:
+	ADDQ $+64, CX
+	ADDQ $+64, R10
+	SUBQ $+64, R9
+	JCC  whole
+	JMP  partial
+
+block:
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, R11
+	MOVQ  DX, R12
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R13
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R11
+	ADCQ  DX, R12
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R13
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R13
+	IMULQ 32(SP), DI
+	ADDQ  R12, BX
+	ADCQ  R13, DI
+	MOVQ  BX, SI
+	MOVQ  R11, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEnd
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEnd
+	MOVQ  BX, DX
+	MOVQ  SI, R11
+	ADDQ  $0x05, DX
+	ADCQ  $0x00, R11
+	ADCQ  $0x00, DI
+	SHRQ  $0x02, DI
+	NEGQ  DI
+	MOVQ  80(SP), R12
+	XORQ  BX, DX
+	ANDQ  DI, DX
+	XORQ  DX, BX
+	MOVQ  BX, (R12)
+	XORQ  SI, R11
+	ANDQ  DI, R11
+	XORQ  R11, SI
+	MOVQ  SI, 8(R12)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEnd:
+	JMP next
 
 partial:
-	ADDQ        $+64, AX
+	ADDQ        $+64, R9
 	JZ          sum
-	CMPQ        AX, $+48
+	CMPQ        R9, $+48
 	JNE         single
-	VMOVDQU     (DI), Y0
-	VMOVDQU     32(DI), Y1
-	VMOVDQU     Y15, (DI)
-	VMOVDQU     Y15, 32(DI)
+	VMOVDQU     (CX), Y0
+	VMOVDQU     32(CX), Y1
+	VMOVDQU     Y15, (CX)
+	VMOVDQU     Y15, 32(CX)
 	VPUNPCKLQDQ Y1, Y0, Y2
 	VPUNPCKHQDQ Y1, Y0, Y3
-	VPADDD      (DX), Y2, Y4
+	VPADDD      (R10), Y2, Y4
 	VPAND       lacksLastAVX2<>+0(SB), Y4, Y4
-	VPADDD      1072(DX), Y3, Y5
+	VPADDD      1072(R10), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y8, Y8
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y8, Y8
-	VPADDD      16(DX), Y2, Y7
+	VPADDD      16(R10), Y2, Y7
 	VPAND       lacksLastAVX2<>+0(SB), Y7, Y7
-	VPADDD      1088(DX), Y3, Y12
+	VPADDD      1088(R10), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y9, Y9
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y9, Y9
-	VPADDD      32(DX), Y2, Y4
+	VPADDD      32(R10), Y2, Y4
 	VPAND       lacksLastAVX2<>+0(SB), Y4, Y4
-	VPADDD      1104(DX), Y3, Y5
+	VPADDD      1104(R10), Y3, Y5
 	VPMULUDQ    Y4, Y5, Y6
 	VPSRLQ      $0x20, Y4, Y4
 	VPSRLQ      $0x20, Y5, Y5
 	VPADDQ      Y6, Y10, Y10
 	VPMULUDQ    Y4, Y5, Y4
 	VPADDQ      Y4, Y10, Y10
-	VPADDD      48(DX), Y2, Y7
+	VPADDD      48(R10), Y2, Y7
 	VPAND       lacksLastAVX2<>+0(SB), Y7, Y7
-	VPADDD      1120(DX), Y3, Y12
+	VPADDD      1120(R10), Y3, Y12
 	VPMULUDQ    Y7, Y12, Y13
 	VPSRLQ      $0x20, Y7, Y7
 	VPSRLQ      $0x20, Y12, Y12
 	VPADDQ      Y13, Y11, Y11
 	VPMULUDQ    Y7, Y12, Y7
 	VPADDQ      Y7, Y11, Y11
-	ADDQ        $+48, DI
+	ADDQ        $+48, CX
 	JMP         sum
 
 single:
-	VMOVDQU  (DI), X0
-	VMOVDQU  X15, (DI)
+	VMOVDQU  (CX), X0
+	VMOVDQU  X15, (CX)
 	VPSRLDQ  $0x08, X0, X3
-	VPADDD   (DX), X0, X4
-	VPADDD   1072(DX), X3, X5
+	VPADDD   (R10), X0, X4
+	VPADDD   1072(R10), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -472,8 +708,8 @@ single:
 	VPADDQ   Y6, Y8, Y8
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y8, Y8
-	VPADDD   16(DX), X0, X4
-	VPADDD   1088(DX), X3, X5
+	VPADDD   16(R10), X0, X4
+	VPADDD   1088(R10), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -481,8 +717,8 @@ single:
 	VPADDQ   Y6, Y9, Y9
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y9, Y9
-	VPADDD   32(DX), X0, X4
-	VPADDD   1104(DX), X3, X5
+	VPADDD   32(R10), X0, X4
+	VPADDD   1104(R10), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -490,8 +726,8 @@ single:
 	VPADDQ   Y6, Y10, Y10
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y10, Y10
-	VPADDD   48(DX), X0, X4
-	VPADDD   1120(DX), X3, X5
+	VPADDD   48(R10), X0, X4
+	VPADDD   1120(R10), X3, X5
 	VMOVQ    X4, X4
 	VPMULUDQ X4, X5, X6
 	VPSRLQ   $0x20, X4, X4
@@ -499,12 +735,87 @@ single:
 	VPADDQ   Y6, Y11, Y11
 	VPMULUDQ X4, X5, X6
 	VPADDQ   Y6, Y11, Y11
-	ADDQ     $+16, DI
-	ADDQ     $0x10, DX
-	SUBQ     $0x10, AX
+	ADDQ     $+16, CX
+	ADDQ     $0x10, R10
+	SUBQ     $0x10, R9
 	JNZ      single
 
 sum:
+drainChunk:
+	CMPQ  56(SP), $0x00
+	JE    drainedChunk
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, R9
+	MOVQ  DX, R10
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R11
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R9
+	ADCQ  DX, R10
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R11
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R11
+	IMULQ 32(SP), DI
+	ADDQ  R10, BX
+	ADCQ  R11, DI
+	MOVQ  BX, SI
+	MOVQ  R9, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndChunk
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndChunk
+	MOVQ  BX, AX
+	MOVQ  SI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, DX
+	ADCQ  $0x00, DI
+	SHRQ  $0x02, DI
+	NEGQ  DI
+	MOVQ  80(SP), R9
+	XORQ  BX, AX
+	ANDQ  DI, AX
+	XORQ  AX, BX
+	MOVQ  BX, (R9)
+	XORQ  SI, DX
+	ANDQ  DI, DX
+	XORQ  DX, SI
+	MOVQ  SI, 8(R9)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEndChunk:
+	JMP drainChunk
+
+drainedChunk:
 	VPUNPCKLQDQ  Y9, Y8, Y2
 	VPUNPCKHQDQ  Y9, Y8, Y3
 	VPADDQ       Y2, Y3, Y0
@@ -515,117 +826,110 @@ sum:
 	VPADDQ       Y2, Y3, Y1
 	VEXTRACTI128 $0x01, Y1, X2
 	VPADDQ       X2, X1, X1
-	VMOVQ        X0, AX
-	VPEXTRQ      $0x01, X0, DX
-	ADDQ         AX, CX
-	ADCQ         DX, BX
-	ADCQ         $0x01, SI
-	MOVQ         CX, AX
-	MULQ         (SP)
-	MOVQ         AX, R9
-	MOVQ         DX, R10
-	MOVQ         BX, AX
-	MULQ         16(SP)
-	ADDQ         AX, R9
-	ADCQ         DX, R10
-	MOVQ         CX, AX
-	MULQ         8(SP)
-	MOVQ         AX, R11
-	MOVQ         DX, CX
-	MOVQ         BX, AX
-	MULQ         (SP)
-	ADDQ         AX, R11
-	ADCQ         DX, CX
-	MOVQ         SI, AX
-	IMULQ        16(SP), AX
-	ADDQ         AX, R11
-	ADCQ         $0x00, CX
-	IMULQ        (SP), SI
-	ADDQ         R10, R11
-	ADCQ         CX, SI
-	MOVQ         R9, CX
-	MOVQ         R11, BX
-	MOVQ         SI, AX
-	MOVQ         SI, DX
-	ANDQ         $0x03, SI
-	SHRQ         $0x02, AX
-	ANDQ         $-4, DX
-	ADDQ         DX, AX
-	ADDQ         AX, CX
-	ADCQ         $0x00, BX
-	ADCQ         $0x00, SI
-	VMOVQ        X1, AX
-	VPEXTRQ      $0x01, X1, DX
-	ADDQ         AX, CX
-	ADCQ         DX, BX
-	ADCQ         $0x01, SI
-	MOVQ         CX, AX
-	MULQ         (SP)
-	MOVQ         AX, R9
-	MOVQ         DX, R10
-	MOVQ         BX, AX
-	MULQ         16(SP)
-	ADDQ         AX, R9
-	ADCQ         DX, R10
-	MOVQ         CX, AX
-	MULQ         8(SP)
-	MOVQ         AX, R11
-	MOVQ         DX, CX
-	MOVQ         BX, AX
-	MULQ         (SP)
-	ADDQ         AX, R11
-	ADCQ         DX, CX
-	MOVQ         SI, AX
-	IMULQ        16(SP), AX
-	ADDQ         AX, R11
-	ADCQ         $0x00, CX
-	IMULQ        (SP), SI
-	ADDQ         R10, R11
-	ADCQ         CX, SI
-	MOVQ         R9, CX
-	MOVQ         R11, BX
-	MOVQ         SI, AX
-	MOVQ         SI, DX
-	ANDQ         $0x03, SI
-	SHRQ         $0x02, AX
-	ANDQ         $-4, DX
-	ADDQ         DX, AX
-	ADDQ         AX, CX
-	ADCQ         $0x00, BX
-	ADCQ         $0x00, SI
+	VMOVDQU      X0, (SP)
+	VMOVDQU      X1, 16(SP)
+	MOVQ         $0x00000002, 56(SP)
+	MOVQ         $0x00000000, 64(SP)
+	MOVQ         $0x00000000, 72(SP)
+	CMPQ         R8, $0x01
+	ADCQ         $0x00, 72(SP)
 	TESTQ        R8, R8
 	JNZ          chunk
 
 right:
-	MOVQ    unit+32(FP), AX
-	TESTQ   $0x0000003f, AX
+	MOVQ    unit+32(FP), R9
+	TESTQ   $0x0000003f, R9
 	JZ      kept
-	VMOVDQU X15, (DI)
+	VMOVDQU X15, (CX)
 
 kept:
-	ADDQ $+16, DI
-	MOVQ 32(SP), AX
-	MOVQ CX, DX
-	MOVQ BX, R8
-	ADDQ $0x05, DX
-	ADCQ $0x00, R8
-	ADCQ $0x00, SI
-	SHRQ $0x02, SI
-	NEGQ SI
-	XORQ CX, DX
-	ANDQ SI, DX
-	XORQ DX, CX
-	MOVQ CX, (AX)
-	XORQ BX, R8
-	ANDQ SI, R8
-	XORQ R8, BX
-	MOVQ BX, 8(AX)
-	ADDQ $0x10, 32(SP)
-	DECQ 24(SP)
+	ADDQ $+16, CX
+	DECQ 88(SP)
 	JNZ  unit
+
+drainAll:
+	CMPQ  56(SP), $0x00
+	JE    drainedAll
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, CX
+	MOVQ  DX, R8
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R9
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, CX
+	ADCQ  DX, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R9
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R9
+	IMULQ 32(SP), DI
+	ADDQ  R8, BX
+	ADCQ  R9, DI
+	MOVQ  BX, SI
+	MOVQ  CX, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000002, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndAll
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndAll
+	MOVQ  BX, AX
+	MOVQ  SI, CX
+	MOVQ  DI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, CX
+	ADCQ  $0x00, DX
+	SHRQ  $0x02, DX
+	NEGQ  DX
+	MOVQ  80(SP), DI
+	XORQ  BX, AX
+	ANDQ  DX, AX
+	XORQ  AX, BX
+	MOVQ  BX, (DI)
+	XORQ  SI, CX
+	ANDQ  DX, CX
+	XORQ  CX, SI
+	MOVQ  SI, 8(DI)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEndAll:
+	JMP drainAll
+
+drainedAll:
 	MOVQ $0x00000000, (SP)
 	MOVQ $0x00000000, 8(SP)
 	MOVQ $0x00000000, 16(SP)
+	MOVQ $0x00000000, 24(SP)
+	MOVQ $0x00000000, 32(SP)
+	MOVQ $0x00000000, 40(SP)
+	MOVQ $0x00000000, 48(SP)
 	VZEROALL
 	RET
 
@@ -1415,133 +1719,217 @@ GLOBL groupAVX2<>(SB), RODATA|NOPTR, $32
 
 // func hashInAVX512(r *uint64, pairs *uint64, sums *uint64, text *byte, src *byte, unit int, units int)
 // Requires: AVX, AVX2, AVX512F, CMOV
-TEXT ·hashInAVX512(SB), $40-56
+TEXT ·hashInAVX512(SB), $96-56
+	MOVQ  text+24(FP), BX
+	MOVQ  src+32(FP), CX
 	MOVQ  r+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  CX, (SP)
-	MOVQ  8(AX), CX
-	MOVQ  CX, 8(SP)
-	MOVQ  CX, AX
+	MOVQ  (AX), DX
+	MOVQ  DX, 32(SP)
+	MOVQ  8(AX), DX
+	MOVQ  DX, 40(SP)
+	MOVQ  DX, AX
 	SHRQ  $0x02, AX
-	ADDQ  AX, CX
-	MOVQ  CX, 16(SP)
-	MOVQ  text+24(FP), R8
-	MOVQ  src+32(FP), DI
-	MOVQ  units+48(FP), AX
-	MOVQ  AX, 24(SP)
-	MOVQ  sums+16(FP), AX
-	MOVQ  AX, 32(SP)
+	ADDQ  AX, DX
+	MOVQ  DX, 48(SP)
+	MOVQ  sums+16(FP), DX
+	MOVQ  DX, 80(SP)
+	MOVQ  $0x00000000, 56(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+	MOVQ  units+48(FP), R10
+	MOVQ  R10, 88(SP)
 	VPXOR Y15, Y15, Y15
 
 unit:
 	MOVQ unit+40(FP), R9
-	XORQ CX, CX
-	XORQ BX, BX
-	XORQ SI, SI
 	SUBQ $0x10, R9
-	JZ   right
+	JNZ  chunk
+	MOVQ 80(SP), AX
+	MOVQ SI, (AX)
+	MOVQ DI, 8(AX)
+	ADDQ $0x10, 80(SP)
+	JMP  right
 
 chunk:
-	MOVQ    pairs+8(FP), DX
-	MOVQ    $0x00000400, AX
-	CMPQ    R9, AX
-	CMOVQCS R9, AX
-	SUBQ    AX, R9
+	MOVQ    pairs+8(FP), R11
+	MOVQ    $0x00000400, R10
+	CMPQ    R9, R10
+	CMOVQCS R9, R10
+	SUBQ    R10, R9
+	MOVQ    56(SP), AX
 	VPXOR   Y8, Y8, Y8
 	VPXOR   Y9, Y9, Y9
 	VPXOR   Y10, Y10, Y10
 	VPXOR   Y11, Y11, Y11
-	SUBQ    $+128, AX
+	SUBQ    $+128, R10
 	JCS     partial
 
 whole:
-	VMOVDQU32   (DI), Z0
-	VMOVDQU32   64(DI), Z1
-	VMOVDQU32   Z0, (R8)
-	VMOVDQU32   Z1, 64(R8)
+	VMOVDQU32   (CX), Z0
+	VMOVDQU32   64(CX), Z1
+	VMOVDQU32   Z0, (BX)
+	VMOVDQU32   Z1, 64(BX)
 	VPUNPCKLQDQ Z1, Z0, Z2
 	VPUNPCKHQDQ Z1, Z0, Z3
-	VPADDD      (DX), Z2, Z4
-	VPADDD      1072(DX), Z3, Z5
+	VPADDD      (R11), Z2, Z4
+	VPADDD      1072(R11), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z8, Z8
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z8, Z8
-	VPADDD      16(DX), Z2, Z7
-	VPADDD      1088(DX), Z3, Z12
+	VPADDD      16(R11), Z2, Z7
+	VPADDD      1088(R11), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z9, Z9
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z9, Z9
-	VPADDD      32(DX), Z2, Z4
-	VPADDD      1104(DX), Z3, Z5
+	VPADDD      32(R11), Z2, Z4
+	VPADDD      1104(R11), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z10, Z10
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z10, Z10
-	VPADDD      48(DX), Z2, Z7
-	VPADDD      1120(DX), Z3, Z12
+	VPADDD      48(R11), Z2, Z7
+	VPADDD      1120(R11), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z11, Z11
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z11, Z11
-	ADDQ        $+128, DI
-	ADDQ        $+128, R8
-	ADDQ        $+128, DX
-	SUBQ        $+128, AX
-	JCC         whole
+	DECQ        AX
+	JZ          block
+
+next:
+	ADDQ $+128, CX
+	ADDQ $+128, BX
+	ADDQ $+128, R11
+	SUBQ $+128, R10
+	JCC  whole
+	JMP  partial
+
+block:
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, R12
+	MOVQ  DX, R13
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R14
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R12
+	ADCQ  DX, R13
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R14
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R14
+	IMULQ 32(SP), R8
+	ADDQ  R13, SI
+	ADCQ  R14, R8
+	MOVQ  SI, DI
+	MOVQ  R12, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEnd
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEnd
+	MOVQ  SI, DX
+	MOVQ  DI, R12
+	ADDQ  $0x05, DX
+	ADCQ  $0x00, R12
+	ADCQ  $0x00, R8
+	SHRQ  $0x02, R8
+	NEGQ  R8
+	MOVQ  80(SP), R13
+	XORQ  SI, DX
+	ANDQ  R8, DX
+	XORQ  DX, SI
+	MOVQ  SI, (R13)
+	XORQ  DI, R12
+	ANDQ  R8, R12
+	XORQ  R12, DI
+	MOVQ  DI, 8(R13)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEnd:
+	JMP next
 
 partial:
-	ADDQ        $+128, AX
+	ADDQ        $+128, R10
 	JZ          sum
-	LEAQ        masksAVX512<>+0(SB), R10
-	MOVQ        AX, R11
-	SHRQ        $0x01, R11
-	KMOVW       (R10)(R11*1), K1
-	KMOVW       2(R10)(R11*1), K2
-	KMOVW       4(R10)(R11*1), K3
-	VMOVDQU32.Z (DI), K1, Z0
-	VMOVDQU32.Z 64(DI), K2, Z1
-	VMOVDQU32   Z0, K1, (R8)
-	VMOVDQU32   Z1, K2, 64(R8)
-	ADDQ        AX, R8
-	ADDQ        AX, DI
+	LEAQ        masksAVX512<>+0(SB), AX
+	MOVQ        R10, DX
+	SHRQ        $0x01, DX
+	KMOVW       (AX)(DX*1), K1
+	KMOVW       2(AX)(DX*1), K2
+	KMOVW       4(AX)(DX*1), K3
+	VMOVDQU32.Z (CX), K1, Z0
+	VMOVDQU32.Z 64(CX), K2, Z1
+	VMOVDQU32   Z0, K1, (BX)
+	VMOVDQU32   Z1, K2, 64(BX)
+	ADDQ        R10, BX
+	ADDQ        R10, CX
 	VPUNPCKLQDQ Z1, Z0, Z2
 	VPUNPCKHQDQ Z1, Z0, Z3
-	VPADDD.Z    (DX), Z2, K3, Z4
-	VPADDD      1072(DX), Z3, Z5
+	VPADDD.Z    (R11), Z2, K3, Z4
+	VPADDD      1072(R11), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z8, Z8
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z8, Z8
-	VPADDD.Z    16(DX), Z2, K3, Z7
-	VPADDD      1088(DX), Z3, Z12
+	VPADDD.Z    16(R11), Z2, K3, Z7
+	VPADDD      1088(R11), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z9, Z9
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z9, Z9
-	VPADDD.Z    32(DX), Z2, K3, Z4
-	VPADDD      1104(DX), Z3, Z5
+	VPADDD.Z    32(R11), Z2, K3, Z4
+	VPADDD      1104(R11), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z10, Z10
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z10, Z10
-	VPADDD.Z    48(DX), Z2, K3, Z7
-	VPADDD      1120(DX), Z3, Z12
+	VPADDD.Z    48(R11), Z2, K3, Z7
+	VPADDD      1120(R11), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
@@ -1550,6 +1938,81 @@ partial:
 	VPADDQ      Z7, Z11, Z11
 
 sum:
+drainChunk:
+	CMPQ  56(SP), $0x00
+	JE    drainedChunk
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, R10
+	MOVQ  DX, R11
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R12
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R10
+	ADCQ  DX, R11
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R12
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R12
+	IMULQ 32(SP), R8
+	ADDQ  R11, SI
+	ADCQ  R12, R8
+	MOVQ  SI, DI
+	MOVQ  R10, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndChunk
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndChunk
+	MOVQ  SI, AX
+	MOVQ  DI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, DX
+	ADCQ  $0x00, R8
+	SHRQ  $0x02, R8
+	NEGQ  R8
+	MOVQ  80(SP), R10
+	XORQ  SI, AX
+	ANDQ  R8, AX
+	XORQ  AX, SI
+	MOVQ  SI, (R10)
+	XORQ  DI, DX
+	ANDQ  R8, DX
+	XORQ  DX, DI
+	MOVQ  DI, 8(R10)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEndChunk:
+	JMP drainChunk
+
+drainedChunk:
 	VPUNPCKLQDQ   Z9, Z8, Z2
 	VPUNPCKHQDQ   Z9, Z8, Z3
 	VPADDQ        Z2, Z3, Z0
@@ -1564,130 +2027,123 @@ sum:
 	VPADDQ        Y2, Y1, Y1
 	VEXTRACTI128  $0x01, Y1, X2
 	VPADDQ        X2, X1, X1
-	VMOVQ         X0, AX
-	VPEXTRQ       $0x01, X0, DX
-	ADDQ          AX, CX
-	ADCQ          DX, BX
-	ADCQ          $0x01, SI
-	MOVQ          CX, AX
-	MULQ          (SP)
-	MOVQ          AX, R10
-	MOVQ          DX, R11
-	MOVQ          BX, AX
-	MULQ          16(SP)
-	ADDQ          AX, R10
-	ADCQ          DX, R11
-	MOVQ          CX, AX
-	MULQ          8(SP)
-	MOVQ          AX, R12
-	MOVQ          DX, CX
-	MOVQ          BX, AX
-	MULQ          (SP)
-	ADDQ          AX, R12
-	ADCQ          DX, CX
-	MOVQ          SI, AX
-	IMULQ         16(SP), AX
-	ADDQ          AX, R12
-	ADCQ          $0x00, CX
-	IMULQ         (SP), SI
-	ADDQ          R11, R12
-	ADCQ          CX, SI
-	MOVQ          R10, CX
-	MOVQ          R12, BX
-	MOVQ          SI, AX
-	MOVQ          SI, DX
-	ANDQ          $0x03, SI
-	SHRQ          $0x02, AX
-	ANDQ          $-4, DX
-	ADDQ          DX, AX
-	ADDQ          AX, CX
-	ADCQ          $0x00, BX
-	ADCQ          $0x00, SI
-	VMOVQ         X1, AX
-	VPEXTRQ       $0x01, X1, DX
-	ADDQ          AX, CX
-	ADCQ          DX, BX
-	ADCQ          $0x01, SI
-	MOVQ          CX, AX
-	MULQ          (SP)
-	MOVQ          AX, R10
-	MOVQ          DX, R11
-	MOVQ          BX, AX
-	MULQ          16(SP)
-	ADDQ          AX, R10
-	ADCQ          DX, R11
-	MOVQ          CX, AX
-	MULQ          8(SP)
-	MOVQ          AX, R12
-	MOVQ          DX, CX
-	MOVQ          BX, AX
-	MULQ          (SP)
-	ADDQ          AX, R12
-	ADCQ          DX, CX
-	MOVQ          SI, AX
-	IMULQ         16(SP), AX
-	ADDQ          AX, R12
-	ADCQ          $0x00, CX
-	IMULQ         (SP), SI
-	ADDQ          R11, R12
-	ADCQ          CX, SI
-	MOVQ          R10, CX
-	MOVQ          R12, BX
-	MOVQ          SI, AX
-	MOVQ          SI, DX
-	ANDQ          $0x03, SI
-	SHRQ          $0x02, AX
-	ANDQ          $-4, DX
-	ADDQ          DX, AX
-	ADDQ          AX, CX
-	ADCQ          $0x00, BX
-	ADCQ          $0x00, SI
+	VMOVDQU       X0, (SP)
+	VMOVDQU       X1, 16(SP)
+	MOVQ          $0x00000001, 56(SP)
+	MOVQ          $0x00000000, 64(SP)
+	MOVQ          $0x00000000, 72(SP)
+	CMPQ          R9, $0x01
+	ADCQ          $0x00, 72(SP)
 	TESTQ         R9, R9
 	JNZ           chunk
 
 right:
-	VMOVDQU (DI), X0
-	VMOVDQU X0, (R8)
-	ADDQ    $+16, DI
-	ADDQ    $+16, R8
-	MOVQ    32(SP), AX
-	MOVQ    CX, DX
-	MOVQ    BX, R9
-	ADDQ    $0x05, DX
-	ADCQ    $0x00, R9
-	ADCQ    $0x00, SI
-	SHRQ    $0x02, SI
-	NEGQ    SI
-	XORQ    CX, DX
-	ANDQ    SI, DX
-	XORQ    DX, CX
-	MOVQ    CX, (AX)
-	XORQ    BX, R9
-	ANDQ    SI, R9
-	XORQ    R9, BX
-	MOVQ    BX, 8(AX)
-	ADDQ    $0x10, 32(SP)
-	DECQ    24(SP)
+	VMOVDQU (CX), X0
+	VMOVDQU X0, (BX)
+	ADDQ    $+16, CX
+	ADDQ    $+16, BX
+	DECQ    88(SP)
 	JNZ     unit
-	MOVQ    $0x00000000, (SP)
-	MOVQ    $0x00000000, 8(SP)
-	MOVQ    $0x00000000, 16(SP)
-	VPXORQ  Z16, Z16, Z16
-	VPXORQ  Z17, Z17, Z17
-	VPXORQ  Z18, Z18, Z18
-	VPXORQ  Z19, Z19, Z19
-	VPXORQ  Z20, Z20, Z20
-	VPXORQ  Z21, Z21, Z21
-	VPXORQ  Z22, Z22, Z22
-	VPXORQ  Z23, Z23, Z23
-	VPXORQ  Z24, Z24, Z24
-	VPXORQ  Z25, Z25, Z25
-	VPXORQ  Z26, Z26, Z26
-	VPXORQ  Z27, Z27, Z27
-	VPXORQ  Z28, Z28, Z28
-	VPXORQ  Z29, Z29, Z29
-	VPXORQ  Z30, Z30, Z30
-	VPXORQ  Z31, Z31, Z31
+
+drainAll:
+	CMPQ  56(SP), $0x00
+	JE    drainedAll
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), SI
+	ADCQ  8(DX), DI
+	ADCQ  $0x01, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	MOVQ  AX, CX
+	MOVQ  DX, BX
+	MOVQ  SI, AX
+	MULQ  40(SP)
+	MOVQ  AX, SI
+	MOVQ  DX, R9
+	MOVQ  DI, AX
+	MULQ  48(SP)
+	ADDQ  AX, CX
+	ADCQ  DX, BX
+	MOVQ  DI, AX
+	MULQ  32(SP)
+	ADDQ  AX, SI
+	ADCQ  DX, R9
+	MOVQ  R8, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, R9
+	IMULQ 32(SP), R8
+	ADDQ  BX, SI
+	ADCQ  R9, R8
+	MOVQ  SI, DI
+	MOVQ  CX, SI
+	MOVQ  R8, AX
+	MOVQ  R8, DX
+	ANDQ  $0x03, R8
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, SI
+	ADCQ  $0x00, DI
+	ADCQ  $0x00, R8
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndAll
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndAll
+	MOVQ  SI, AX
+	MOVQ  DI, CX
+	MOVQ  R8, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, CX
+	ADCQ  $0x00, DX
+	SHRQ  $0x02, DX
+	NEGQ  DX
+	MOVQ  80(SP), BX
+	XORQ  SI, AX
+	ANDQ  DX, AX
+	XORQ  AX, SI
+	MOVQ  SI, (BX)
+	XORQ  DI, CX
+	ANDQ  DX, CX
+	XORQ  CX, DI
+	MOVQ  DI, 8(BX)
+	ADDQ  $0x10, 80(SP)
+	XORQ  SI, SI
+	XORQ  DI, DI
+	XORQ  R8, R8
+
+blockEndAll:
+	JMP drainAll
+
+drainedAll:
+	MOVQ   $0x00000000, (SP)
+	MOVQ   $0x00000000, 8(SP)
+	MOVQ   $0x00000000, 16(SP)
+	MOVQ   $0x00000000, 24(SP)
+	MOVQ   $0x00000000, 32(SP)
+	MOVQ   $0x00000000, 40(SP)
+	MOVQ   $0x00000000, 48(SP)
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VPXORQ Z29, Z29, Z29
+	VPXORQ Z30, Z30, Z30
+	VPXORQ Z31, Z31, Z31
 	VZEROALL
 	RET
 
@@ -1727,131 +2183,215 @@ GLOBL masksAVX512<>(SB), RODATA|NOPTR, $64
 
 // func hashOutAVX512(r *uint64, pairs *uint64, sums *uint64, text *byte, unit int, units int)
 // Requires: AVX, AVX2, AVX512F, CMOV
-TEXT ·hashOutAVX512(SB), $40-48
-	MOVQ  r+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  CX, (SP)
-	MOVQ  8(AX), CX
-	MOVQ  CX, 8(SP)
-	MOVQ  CX, AX
-	SHRQ  $0x02, AX
-	ADDQ  AX, CX
-	MOVQ  CX, 16(SP)
+TEXT ·hashOutAVX512(SB), $96-48
 	MOVQ  text+24(FP), AX
-	MOVQ  AX, DI
-	MOVQ  units+40(FP), AX
-	MOVQ  AX, 24(SP)
-	MOVQ  sums+16(FP), AX
-	MOVQ  AX, 32(SP)
+	MOVQ  AX, CX
+	MOVQ  r+0(FP), AX
+	MOVQ  (AX), DX
+	MOVQ  DX, 32(SP)
+	MOVQ  8(AX), DX
+	MOVQ  DX, 40(SP)
+	MOVQ  DX, AX
+	SHRQ  $0x02, AX
+	ADDQ  AX, DX
+	MOVQ  DX, 48(SP)
+	MOVQ  sums+16(FP), DX
+	MOVQ  DX, 80(SP)
+	MOVQ  $0x00000000, 56(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+	MOVQ  units+40(FP), R9
+	MOVQ  R9, 88(SP)
 	VPXOR Y15, Y15, Y15
 
 unit:
 	MOVQ unit+32(FP), R8
-	XORQ CX, CX
-	XORQ BX, BX
-	XORQ SI, SI
 	SUBQ $0x10, R8
-	JZ   right
+	JNZ  chunk
+	MOVQ 80(SP), AX
+	MOVQ BX, (AX)
+	MOVQ SI, 8(AX)
+	ADDQ $0x10, 80(SP)
+	JMP  right
 
 chunk:
-	MOVQ    pairs+8(FP), DX
-	MOVQ    $0x00000400, AX
-	CMPQ    R8, AX
-	CMOVQCS R8, AX
-	SUBQ    AX, R8
+	MOVQ    pairs+8(FP), R10
+	MOVQ    $0x00000400, R9
+	CMPQ    R8, R9
+	CMOVQCS R8, R9
+	SUBQ    R9, R8
+	MOVQ    56(SP), AX
 	VPXOR   Y8, Y8, Y8
 	VPXOR   Y9, Y9, Y9
 	VPXOR   Y10, Y10, Y10
 	VPXOR   Y11, Y11, Y11
-	SUBQ    $+128, AX
+	SUBQ    $+128, R9
 	JCS     partial
 
 whole:
-	VMOVDQU32   (DI), Z0
-	VMOVDQU32   64(DI), Z1
-	VMOVDQU32   Z15, (DI)
-	VMOVDQU32   Z15, 64(DI)
+	VMOVDQU32   (CX), Z0
+	VMOVDQU32   64(CX), Z1
+	VMOVDQU32   Z15, (CX)
+	VMOVDQU32   Z15, 64(CX)
 	VPUNPCKLQDQ Z1, Z0, Z2
 	VPUNPCKHQDQ Z1, Z0, Z3
-	VPADDD      (DX), Z2, Z4
-	VPADDD      1072(DX), Z3, Z5
+	VPADDD      (R10), Z2, Z4
+	VPADDD      1072(R10), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z8, Z8
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z8, Z8
-	VPADDD      16(DX), Z2, Z7
-	VPADDD      1088(DX), Z3, Z12
+	VPADDD      16(R10), Z2, Z7
+	VPADDD      1088(R10), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z9, Z9
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z9, Z9
-	VPADDD      32(DX), Z2, Z4
-	VPADDD      1104(DX), Z3, Z5
+	VPADDD      32(R10), Z2, Z4
+	VPADDD      1104(R10), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z10, Z10
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z10, Z10
-	VPADDD      48(DX), Z2, Z7
-	VPADDD      1120(DX), Z3, Z12
+	VPADDD      48(R10), Z2, Z7
+	VPADDD      1120(R10), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z11, Z11
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z11, Z11
-	ADDQ        $+128, DI
-	ADDQ        $+128, DX
-	SUBQ        $+128, AX
-	JCC         whole
+	DECQ        AX
+	JZ          block
+
+next:
+	ADDQ $+128, CX
+	ADDQ $+128, R10
+	SUBQ $+128, R9
+	JCC  whole
+	JMP  partial
+
+block:
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, R11
+	MOVQ  DX, R12
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R13
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R11
+	ADCQ  DX, R12
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R13
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R13
+	IMULQ 32(SP), DI
+	ADDQ  R12, BX
+	ADCQ  R13, DI
+	MOVQ  BX, SI
+	MOVQ  R11, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEnd
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEnd
+	MOVQ  BX, DX
+	MOVQ  SI, R11
+	ADDQ  $0x05, DX
+	ADCQ  $0x00, R11
+	ADCQ  $0x00, DI
+	SHRQ  $0x02, DI
+	NEGQ  DI
+	MOVQ  80(SP), R12
+	XORQ  BX, DX
+	ANDQ  DI, DX
+	XORQ  DX, BX
+	MOVQ  BX, (R12)
+	XORQ  SI, R11
+	ANDQ  DI, R11
+	XORQ  R11, SI
+	MOVQ  SI, 8(R12)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEnd:
+	JMP next
 
 partial:
-	ADDQ        $+128, AX
+	ADDQ        $+128, R9
 	JZ          sum
-	LEAQ        masksAVX512<>+0(SB), R9
-	MOVQ        AX, R10
-	SHRQ        $0x01, R10
-	KMOVW       (R9)(R10*1), K1
-	KMOVW       2(R9)(R10*1), K2
-	KMOVW       4(R9)(R10*1), K3
-	VMOVDQU32.Z (DI), K1, Z0
-	VMOVDQU32.Z 64(DI), K2, Z1
-	VMOVDQU32   Z15, K1, (DI)
-	VMOVDQU32   Z15, K2, 64(DI)
-	ADDQ        AX, DI
+	LEAQ        masksAVX512<>+0(SB), AX
+	MOVQ        R9, DX
+	SHRQ        $0x01, DX
+	KMOVW       (AX)(DX*1), K1
+	KMOVW       2(AX)(DX*1), K2
+	KMOVW       4(AX)(DX*1), K3
+	VMOVDQU32.Z (CX), K1, Z0
+	VMOVDQU32.Z 64(CX), K2, Z1
+	VMOVDQU32   Z15, K1, (CX)
+	VMOVDQU32   Z15, K2, 64(CX)
+	ADDQ        R9, CX
 	VPUNPCKLQDQ Z1, Z0, Z2
 	VPUNPCKHQDQ Z1, Z0, Z3
-	VPADDD.Z    (DX), Z2, K3, Z4
-	VPADDD      1072(DX), Z3, Z5
+	VPADDD.Z    (R10), Z2, K3, Z4
+	VPADDD      1072(R10), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z8, Z8
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z8, Z8
-	VPADDD.Z    16(DX), Z2, K3, Z7
-	VPADDD      1088(DX), Z3, Z12
+	VPADDD.Z    16(R10), Z2, K3, Z7
+	VPADDD      1088(R10), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
 	VPADDQ      Z13, Z9, Z9
 	VPMULUDQ    Z7, Z12, Z7
 	VPADDQ      Z7, Z9, Z9
-	VPADDD.Z    32(DX), Z2, K3, Z4
-	VPADDD      1104(DX), Z3, Z5
+	VPADDD.Z    32(R10), Z2, K3, Z4
+	VPADDD      1104(R10), Z3, Z5
 	VPMULUDQ    Z4, Z5, Z6
 	VPSRLQ      $0x20, Z4, Z4
 	VPSRLQ      $0x20, Z5, Z5
 	VPADDQ      Z6, Z10, Z10
 	VPMULUDQ    Z4, Z5, Z4
 	VPADDQ      Z4, Z10, Z10
-	VPADDD.Z    48(DX), Z2, K3, Z7
-	VPADDD      1120(DX), Z3, Z12
+	VPADDD.Z    48(R10), Z2, K3, Z7
+	VPADDD      1120(R10), Z3, Z12
 	VPMULUDQ    Z7, Z12, Z13
 	VPSRLQ      $0x20, Z7, Z7
 	VPSRLQ      $0x20, Z12, Z12
@@ -1860,6 +2400,81 @@ partial:
 	VPADDQ      Z7, Z11, Z11
 
 sum:
+drainChunk:
+	CMPQ  56(SP), $0x00
+	JE    drainedChunk
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, R9
+	MOVQ  DX, R10
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R11
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, R9
+	ADCQ  DX, R10
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R11
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R11
+	IMULQ 32(SP), DI
+	ADDQ  R10, BX
+	ADCQ  R11, DI
+	MOVQ  BX, SI
+	MOVQ  R9, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndChunk
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndChunk
+	MOVQ  BX, AX
+	MOVQ  SI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, DX
+	ADCQ  $0x00, DI
+	SHRQ  $0x02, DI
+	NEGQ  DI
+	MOVQ  80(SP), R9
+	XORQ  BX, AX
+	ANDQ  DI, AX
+	XORQ  AX, BX
+	MOVQ  BX, (R9)
+	XORQ  SI, DX
+	ANDQ  DI, DX
+	XORQ  DX, SI
+	MOVQ  SI, 8(R9)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEndChunk:
+	JMP drainChunk
+
+drainedChunk:
 	VPUNPCKLQDQ   Z9, Z8, Z2
 	VPUNPCKHQDQ   Z9, Z8, Z3
 	VPADDQ        Z2, Z3, Z0
@@ -1874,128 +2489,121 @@ sum:
 	VPADDQ        Y2, Y1, Y1
 	VEXTRACTI128  $0x01, Y1, X2
 	VPADDQ        X2, X1, X1
-	VMOVQ         X0, AX
-	VPEXTRQ       $0x01, X0, DX
-	ADDQ          AX, CX
-	ADCQ          DX, BX
-	ADCQ          $0x01, SI
-	MOVQ          CX, AX
-	MULQ          (SP)
-	MOVQ          AX, R9
-	MOVQ          DX, R10
-	MOVQ          BX, AX
-	MULQ          16(SP)
-	ADDQ          AX, R9
-	ADCQ          DX, R10
-	MOVQ          CX, AX
-	MULQ          8(SP)
-	MOVQ          AX, R11
-	MOVQ          DX, CX
-	MOVQ          BX, AX
-	MULQ          (SP)
-	ADDQ          AX, R11
-	ADCQ          DX, CX
-	MOVQ          SI, AX
-	IMULQ         16(SP), AX
-	ADDQ          AX, R11
-	ADCQ          $0x00, CX
-	IMULQ         (SP), SI
-	ADDQ          R10, R11
-	ADCQ          CX, SI
-	MOVQ          R9, CX
-	MOVQ          R11, BX
-	MOVQ          SI, AX
-	MOVQ          SI, DX
-	ANDQ          $0x03, SI
-	SHRQ          $0x02, AX
-	ANDQ          $-4, DX
-	ADDQ          DX, AX
-	ADDQ          AX, CX
-	ADCQ          $0x00, BX
-	ADCQ          $0x00, SI
-	VMOVQ         X1, AX
-	VPEXTRQ       $0x01, X1, DX
-	ADDQ          AX, CX
-	ADCQ          DX, BX
-	ADCQ          $0x01, SI
-	MOVQ          CX, AX
-	MULQ          (SP)
-	MOVQ          AX, R9
-	MOVQ          DX, R10
-	MOVQ          BX, AX
-	MULQ          16(SP)
-	ADDQ          AX, R9
-	ADCQ          DX, R10
-	MOVQ          CX, AX
-	MULQ          8(SP)
-	MOVQ          AX, R11
-	MOVQ          DX, CX
-	MOVQ          BX, AX
-	MULQ          (SP)
-	ADDQ          AX, R11
-	ADCQ          DX, CX
-	MOVQ          SI, AX
-	IMULQ         16(SP), AX
-	ADDQ          AX, R11
-	ADCQ          $0x00, CX
-	IMULQ         (SP), SI
-	ADDQ          R10, R11
-	ADCQ          CX, SI
-	MOVQ          R9, CX
-	MOVQ          R11, BX
-	MOVQ          SI, AX
-	MOVQ          SI, DX
-	ANDQ          $0x03, SI
-	SHRQ          $0x02, AX
-	ANDQ          $-4, DX
-	ADDQ          DX, AX
-	ADDQ          AX, CX
-	ADCQ          $0x00, BX
-	ADCQ          $0x00, SI
+	VMOVDQU       X0, (SP)
+	VMOVDQU       X1, 16(SP)
+	MOVQ          $0x00000001, 56(SP)
+	MOVQ          $0x00000000, 64(SP)
+	MOVQ          $0x00000000, 72(SP)
+	CMPQ          R8, $0x01
+	ADCQ          $0x00, 72(SP)
 	TESTQ         R8, R8
 	JNZ           chunk
 
 right:
-	VMOVDQU X15, (DI)
-	ADDQ    $+16, DI
-	MOVQ    32(SP), AX
-	MOVQ    CX, DX
-	MOVQ    BX, R8
-	ADDQ    $0x05, DX
-	ADCQ    $0x00, R8
-	ADCQ    $0x00, SI
-	SHRQ    $0x02, SI
-	NEGQ    SI
-	XORQ    CX, DX
-	ANDQ    SI, DX
-	XORQ    DX, CX
-	MOVQ    CX, (AX)
-	XORQ    BX, R8
-	ANDQ    SI, R8
-	XORQ    R8, BX
-	MOVQ    BX, 8(AX)
-	ADDQ    $0x10, 32(SP)
-	DECQ    24(SP)
+	VMOVDQU X15, (CX)
+	ADDQ    $+16, CX
+	DECQ    88(SP)
 	JNZ     unit
-	MOVQ    $0x00000000, (SP)
-	MOVQ    $0x00000000, 8(SP)
-	MOVQ    $0x00000000, 16(SP)
-	VPXORQ  Z16, Z16, Z16
-	VPXORQ  Z17, Z17, Z17
-	VPXORQ  Z18, Z18, Z18
-	VPXORQ  Z19, Z19, Z19
-	VPXORQ  Z20, Z20, Z20
-	VPXORQ  Z21, Z21, Z21
-	VPXORQ  Z22, Z22, Z22
-	VPXORQ  Z23, Z23, Z23
-	VPXORQ  Z24, Z24, Z24
-	VPXORQ  Z25, Z25, Z25
-	VPXORQ  Z26, Z26, Z26
-	VPXORQ  Z27, Z27, Z27
-	VPXORQ  Z28, Z28, Z28
-	VPXORQ  Z29, Z29, Z29
-	VPXORQ  Z30, Z30, Z30
-	VPXORQ  Z31, Z31, Z31
+
+drainAll:
+	CMPQ  56(SP), $0x00
+	JE    drainedAll
+	LEAQ  (SP), DX
+	ADDQ  64(SP), DX
+	ADDQ  (DX), BX
+	ADCQ  8(DX), SI
+	ADCQ  $0x01, DI
+	MOVQ  BX, AX
+	MULQ  32(SP)
+	MOVQ  AX, CX
+	MOVQ  DX, R8
+	MOVQ  BX, AX
+	MULQ  40(SP)
+	MOVQ  AX, BX
+	MOVQ  DX, R9
+	MOVQ  SI, AX
+	MULQ  48(SP)
+	ADDQ  AX, CX
+	ADCQ  DX, R8
+	MOVQ  SI, AX
+	MULQ  32(SP)
+	ADDQ  AX, BX
+	ADCQ  DX, R9
+	MOVQ  DI, AX
+	IMULQ 48(SP), AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, R9
+	IMULQ 32(SP), DI
+	ADDQ  R8, BX
+	ADCQ  R9, DI
+	MOVQ  BX, SI
+	MOVQ  CX, BX
+	MOVQ  DI, AX
+	MOVQ  DI, DX
+	ANDQ  $0x03, DI
+	SHRQ  $0x02, AX
+	ANDQ  $-4, DX
+	ADDQ  DX, AX
+	ADDQ  AX, BX
+	ADCQ  $0x00, SI
+	ADCQ  $0x00, DI
+	MOVQ  $0x00000001, AX
+	ADDQ  $0x10, 64(SP)
+	CMPQ  64(SP), $0x20
+	JNE   blockEndAll
+	XORQ  AX, AX
+	MOVQ  AX, 56(SP)
+	CMPQ  72(SP), $0x00
+	JE    blockEndAll
+	MOVQ  BX, AX
+	MOVQ  SI, CX
+	MOVQ  DI, DX
+	ADDQ  $0x05, AX
+	ADCQ  $0x00, CX
+	ADCQ  $0x00, DX
+	SHRQ  $0x02, DX
+	NEGQ  DX
+	MOVQ  80(SP), DI
+	XORQ  BX, AX
+	ANDQ  DX, AX
+	XORQ  AX, BX
+	MOVQ  BX, (DI)
+	XORQ  SI, CX
+	ANDQ  DX, CX
+	XORQ  CX, SI
+	MOVQ  SI, 8(DI)
+	ADDQ  $0x10, 80(SP)
+	XORQ  BX, BX
+	XORQ  SI, SI
+	XORQ  DI, DI
+
+blockEndAll:
+	JMP drainAll
+
+drainedAll:
+	MOVQ   $0x00000000, (SP)
+	MOVQ   $0x00000000, 8(SP)
+	MOVQ   $0x00000000, 16(SP)
+	MOVQ   $0x00000000, 24(SP)
+	MOVQ   $0x00000000, 32(SP)
+	MOVQ   $0x00000000, 40(SP)
+	MOVQ   $0x00000000, 48(SP)
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VPXORQ Z29, Z29, Z29
+	VPXORQ Z30, Z30, Z30
+	VPXORQ Z31, Z31, Z31
 	VZEROALL
 	RET
 

@@ -14,9 +14,8 @@ const (
 )
 
 // hash writes a function that hashes the left parts of data units, all but their
-// last 16 bytes: NHPoly1305. NH keeps the vector units busy and leaves half of what
-// the core could issue: the multiplications of Poly1305 run beside the NH of the
-// next kilobyte.
+// last 16 bytes: NHPoly1305. NH keeps the vector units busy and leaves general
+// registers idle, which multiply for Poly1305: see poly.
 //
 // Two vectors of the message are mixed: one gets the first halves of their units,
 // the other the second halves. So the products of words 0 and 2 are in the even
@@ -35,8 +34,6 @@ func (w *width) hash(name string, in bool) {
 	}
 	Pragma("noescape")
 
-	p := &poly{h: [3]GPVirtual{GP64(), GP64(), GP64()}, r: AllocLocal(24)}
-	p.load()
 	from, text := GP64(), GP64()
 	Load(Param("text"), text)
 	if in {
@@ -44,11 +41,10 @@ func (w *width) hash(name string, in bool) {
 	} else {
 		MOVQ(text, from)
 	}
-	units := AllocLocal(16)
-	sums := units.Offset(8)
-	t := GP64()
-	MOVQ(Load(Param("units"), t), units)
-	MOVQ(Load(Param("sums"), t), sums)
+	p := newPoly(w)
+	units := AllocLocal(8)
+	left, n, key, delay := GP64(), GP64(), GP64(), GP64()
+	MOVQ(Load(Param("units"), n), units)
 
 	// keep copies what was read, or erases it.
 	step := func(n int) {
@@ -75,12 +71,12 @@ func (w *width) hash(name string, in bool) {
 	}
 	w.zero(zero)
 
-	left, n, key := GP64(), GP64(), GP64()
 	Label("unit")
 	Load(Param("unit"), left)
-	p.zero()
 	SUBQ(U8(16), left)
-	JZ(LabelRef("right"))
+	JNZ(LabelRef("chunk"))
+	p.empty()
+	JMP(LabelRef("right"))
 
 	Label("chunk")
 	Load(Param("pairs"), key)
@@ -88,6 +84,7 @@ func (w *width) hash(name string, in bool) {
 	CMPQ(left, n)
 	CMOVQCS(left, n)
 	SUBQ(n, left)
+	MOVQ(p.pause, delay)
 	for i := range passes {
 		w.zero(w.sum(i))
 	}
@@ -100,10 +97,17 @@ func (w *width) hash(name string, in bool) {
 	keep(w.reg(0), 0)
 	keep(w.reg(1), w.bytes)
 	w.pair(key, nil)
+	DECQ(delay)
+	JZ(LabelRef("block"))
+	Label("next")
 	step(all)
 	ADDQ(I32(all), key)
 	SUBQ(I32(all), n)
 	JCC(LabelRef("whole"))
+	JMP(LabelRef("partial"))
+	Label("block")
+	p.block("", delay)
+	JMP(LabelRef("next"))
 
 	Label("partial")
 	ADDQ(I32(all), n)
@@ -115,13 +119,9 @@ func (w *width) hash(name string, in bool) {
 	}
 
 	Label("sum")
+	p.drain("Chunk", delay)
 	w.horizontal()
-	m0, m1 := GP64(), GP64()
-	for _, x := range []VecPhysical{X0, X1} {
-		VMOVQ(x, m0)
-		VPEXTRQ(U8(1), x, m1)
-		p.block(m0, m1)
-	}
+	p.take(left)
 	TESTQ(left, left)
 	JNZ(LabelRef("chunk"))
 
@@ -137,13 +137,10 @@ func (w *width) hash(name string, in bool) {
 	keep(X0, 0)
 	Label("kept")
 	step(16)
-	at := GP64()
-	MOVQ(sums, at)
-	p.low(Mem{Base: at})
-	ADDQ(U8(16), sums)
 	DECQ(units)
 	JNZ(LabelRef("unit"))
 
+	p.drain("All", delay)
 	p.forget()
 	w.leave()
 }
@@ -289,110 +286,5 @@ func (w *width) horizontal() {
 		}
 		VEXTRACTI128(U8(1), ymm[i], X2)
 		VPADDQ(X2, xmm[i], xmm[i])
-	}
-}
-
-// poly is a number modulo 2^130-5 in three registers, and the point of the
-// polynomial on the stack: its two words and 5/4 of the second.
-type poly struct {
-	h [3]GPVirtual
-	r Mem
-}
-
-func (p *poly) load() {
-	r, t, u := GP64(), GP64(), GP64()
-	Load(Param("r"), r)
-	MOVQ(Mem{Base: r}, t)
-	MOVQ(t, p.r)
-	MOVQ(Mem{Base: r, Disp: 8}, t)
-	MOVQ(t, p.r.Offset(8))
-	MOVQ(t, u)
-	SHRQ(U8(2), u)
-	ADDQ(u, t)
-	MOVQ(t, p.r.Offset(16))
-}
-
-func (p *poly) forget() {
-	for i := range 3 {
-		MOVQ(U32(0), p.r.Offset(8*i))
-	}
-}
-
-func (p *poly) zero() {
-	for _, h := range p.h {
-		XORQ(h, h)
-	}
-}
-
-// block adds a block of the message and multiplies. What would be at 2^128 and
-// above is brought back at once: 2^130 is 5, and the two lowest bits of r1 are
-// clear, so r1·2^128 is 5·(r1/4).
-func (p *poly) block(m0, m1 Register) {
-	h0, h1, h2 := p.h[0], p.h[1], p.h[2]
-	r0, r1, s := p.r, p.r.Offset(8), p.r.Offset(16)
-	ADDQ(m0, h0)
-	ADCQ(m1, h1)
-	ADCQ(U8(1), h2)
-
-	d0, c0, d1, c1 := GP64(), GP64(), GP64(), GP64()
-	product := func(h GPVirtual, r Mem) {
-		MOVQ(h, RAX)
-		MULQ(r)
-	}
-	product(h0, r0)
-	MOVQ(RAX, d0)
-	MOVQ(RDX, c0)
-	product(h1, s)
-	ADDQ(RAX, d0)
-	ADCQ(RDX, c0)
-	product(h0, r1)
-	MOVQ(RAX, d1)
-	MOVQ(RDX, c1)
-	product(h1, r0)
-	ADDQ(RAX, d1)
-	ADCQ(RDX, c1)
-	MOVQ(h2, RAX)
-	IMULQ(s, RAX)
-	ADDQ(RAX, d1)
-	ADCQ(U8(0), c1)
-	IMULQ(r0, h2)
-	ADDQ(c0, d1)
-	ADCQ(c1, h2)
-	MOVQ(d0, h0)
-	MOVQ(d1, h1)
-	p.fold()
-}
-
-// fold brings what is above 2^130 back.
-func (p *poly) fold() {
-	h2 := p.h[2]
-	MOVQ(h2, RAX)
-	MOVQ(h2, RDX)
-	ANDQ(U8(3), h2)
-	SHRQ(U8(2), RAX)
-	ANDQ(I8(-4), RDX)
-	ADDQ(RDX, RAX)
-	ADDQ(RAX, p.h[0])
-	ADCQ(U8(0), p.h[1])
-	ADCQ(U8(0), h2)
-}
-
-// low stores the lowest 128 bits of the residue: h is below 2^130 + 2^66 here, so
-// the prime is to be subtracted if h+5 reaches 2^130.
-func (p *poly) low(to Mem) {
-	t0, t1, t2 := GP64(), GP64(), GP64()
-	MOVQ(p.h[0], t0)
-	MOVQ(p.h[1], t1)
-	MOVQ(p.h[2], t2)
-	ADDQ(U8(5), t0)
-	ADCQ(U8(0), t1)
-	ADCQ(U8(0), t2)
-	SHRQ(U8(2), t2)
-	NEGQ(t2)
-	for i, t := range []GPVirtual{t0, t1} {
-		XORQ(p.h[i], t)
-		ANDQ(t2, t)
-		XORQ(t, p.h[i])
-		MOVQ(p.h[i], to.Offset(8*i))
 	}
 }
