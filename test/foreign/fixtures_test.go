@@ -108,7 +108,7 @@ func TestKernelLayoutsThroughTheDaemon(t *testing.T) {
 			}
 			for _, x := range l.Regions {
 				want := x.Plain()
-				if k := firstDifference(read(t, r, x.Offset, x.Length), want); k >= 0 {
+				if k := firstDifference(read(t, r, x.Offset, x.Length), want); k >= 0 && !l.ReadsElsewhere() {
 					t.Errorf("region at %d differs at byte %d", x.Offset, k)
 				}
 				write(t, w, x.Offset, want)
