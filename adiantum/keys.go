@@ -33,21 +33,21 @@ func (c *Cipher) expand(key []byte) error {
 	const derived = aes.BlockSize*2 + 16 + 16 + nhKeyUnits*nhUnit
 	const padded = (derived + chachaBlock - 1) / chachaBlock * chachaBlock
 	const size = int(unsafe.Sizeof(keys{}))
-	mem, err := secret.New(size + padded)
+	mem, err := secret.New(size + padded + 32)
 	if err != nil {
 		return err
 	}
-	b := mem.Bytes()[size:]
+	b, last := mem.Bytes()[size:][:padded], mem.Bytes()[size+padded:]
 	k := (*keys)(unsafe.Pointer(&mem.Bytes()[0]))
 	for i := range k.stream {
 		k.stream[i] = binary.LittleEndian.Uint32(key[4*i:])
 	}
-	var sub [8]uint32
-	hchacha(&sub, &k.stream, &[16]byte{1}, c.rounds) // an empty nonce, padded
+	sub := (*[8]uint32)(unsafe.Pointer(&last[0]))   // not on the stack
+	hchacha(sub, &k.stream, &[16]byte{1}, c.rounds) // an empty nonce, padded
 	for i := 0; i < padded; i += chachaBlock {
-		chachaXOR(b[i:], b[i:], &sub, uint32(i/chachaBlock), 0, c.rounds)
+		chachaXOR(b[i:], b[i:], sub, uint32(i/chachaBlock), 0, c.rounds)
 	}
-	clear(sub[:])
+	secret.Wipe(last)
 
 	block, err := aes.NewBlocks(b[:32])
 	if err != nil {
