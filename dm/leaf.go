@@ -64,6 +64,14 @@ func (l *leaf) Under() []block.Span { return []block.Span{{Dev: l.Device, Len: l
 
 func (l *leaf) Status(StatusKind) string { return l.text }
 
+// Message goes to the engine.
+func (l *leaf) Message(ctx context.Context, words []string) (string, error) {
+	if l.engine == nil {
+		return "", errors.New("takes no messages: it has no engine")
+	}
+	return l.engine.Message(ctx, words)
+}
+
 // Extents are those of the backend.
 func (l *leaf) Extents(ctx context.Context, off, n int64) iter.Seq2[block.Extent, error] {
 	return block.Extents(ctx, l.Device, off, n)

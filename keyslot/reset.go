@@ -20,6 +20,9 @@ func (m *Manager) Reset(lose func()) error {
 	}
 	if m.direct.engine != nil {
 		lose() // there is nothing to put back
+		m.mu.Lock()
+		m.stats.Resets++
+		m.mu.Unlock()
 		return nil
 	}
 	m.take(&waiter{kind: wantEngine})
@@ -40,6 +43,7 @@ func (m *Manager) Reset(lose func()) error {
 		m.slots[i].refs.Store(0)
 	}
 	m.calling, m.resetting = false, false
+	m.stats.Resets++
 	m.pump()
 	return errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ type Stats struct {
 	Evictions   uint64
 	Failures    uint64 // programs and evictions that failed
 	Waits       uint64 // requests that had to wait for a slot
+	Resets      uint64 // after which the keys were put back
 }
 
 // Stats returns the figures of this moment.

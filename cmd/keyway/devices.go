@@ -175,8 +175,21 @@ func (c *cli) rename() *cobra.Command {
 func (c *cli) message() *cobra.Command {
 	return c.withJSON(&cobra.Command{
 		Use:   "message NAME SECTOR WORD...",
-		Short: "Send words to a target, or to the device itself if the first begins with @",
-		Example: `  keyway remove disk0 --deferred
+		Short: "Send words to a target or an engine, or to the device itself if the first begins with @",
+		Long: `Send words to the target whose row holds the sector, or to the engine of a leaf
+device, or, if the first begins with @, to the device itself. What they change is
+lost with the table; of a leaf, with the daemon.
+
+Engines know:
+  status                                  keyslots, counts and faults
+  reset                                   lose all keys as in a reset of the
+                                          controller, and program them again
+  fail program|evict|crypt COUNT|RATE     make the next COUNT calls fail (3; 0: none),
+                                          or a part of all (0.01; 1.0: all); of the
+                                          emulated engines only`,
+		Example: `  keyway message phone 0 reset
+  keyway message phone 0 fail evict 1
+  keyway remove disk0 --deferred
   keyway message disk0 0 @cancel_deferred_remove`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 3 {

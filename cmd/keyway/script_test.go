@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"keyway/test/harness"
 	"keyway/test/spawn"
 )
 
@@ -31,6 +33,9 @@ func TestMain(m *testing.M) {
 //	term              ends it by SIGTERM and wants status 0
 //	log TEXT          wants that in its log
 //	key FILE N        writes a key of 64 bytes, different for each N
+//	request DEVICE read|write SECTOR
+//	                  sends 4096 bytes to DEVICE, which is exported at $D/DEVICE.sock
+//	! request ...     wants an error of it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -49,7 +54,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey,
+			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "request": cmdRequest,
 		},
 	})
 }
@@ -164,4 +169,18 @@ func cmdKey(ts *testscript.TestScript, _ bool, args []string) {
 		b[i] = byte(i*7) ^ args[1][0]
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+func cmdRequest(ts *testscript.TestScript, neg bool, args []string) {
+	c, err := harness.DialNBD("unix", filepath.Join(daemonOf(ts).dir, args[0]+".sock"), args[0])
+	ts.Check(err)
+	defer c.Close()
+	sector, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	op := map[string]uint16{"read": harness.NBDRead, "write": harness.NBDWrite}[args[1]]
+	code, err := c.Do(op, 0, sector*512, 0, make([]byte, 4096))
+	ts.Check(err)
+	if (code != 0) != neg {
+		ts.Fatalf("request: NBD error %d", code)
+	}
 }

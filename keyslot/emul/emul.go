@@ -20,7 +20,7 @@ import (
 
 // Errors that an engine answers.
 var (
-	// ErrInjected is a failure that the options asked for.
+	// ErrInjected is a failure that the options or a message asked for.
 	ErrInjected = errors.New("failure injected into the engine")
 	// ErrInvalidConfig is the controller's "invalid crypto config": a request
 	// named a slot that is not enabled.
@@ -50,7 +50,8 @@ type Engine struct {
 		sync.Mutex
 		*rand.Rand
 	}
-	down error // guarded by dice: what every call answers, see Fail
+	faults [calls]fault // guarded by dice
+	down   error        // guarded by dice: what every call answers, see Fail
 }
 
 // registers are the configuration of one keyslot: 16 words of key, a word with
@@ -76,12 +77,16 @@ func New(name string, o Options) *Engine {
 	}
 	e := &Engine{name: name, o: o, slots: make([]registers, o.Slots)}
 	e.dice.Rand = rand.New(rand.NewPCG(o.Seed, 0))
+	for c, p := range [calls]float64{o.FailProgram, o.FailEvict, o.FailRequest} {
+		e.faults[c].rate = p
+	}
 	return e
 }
 
 var (
 	_ keyslot.Wrapping = (*Engine)(nil)
 	_ keyslot.Slotless = (*Engine)(nil)
+	_ keyslot.Loser    = (*Engine)(nil)
 )
 
 // Name says which engine this is.
@@ -99,30 +104,6 @@ func (e *Engine) Wrapper() keyslot.Wrapper {
 		return nil
 	}
 	return e.o.Hardware
-}
-
-// Fail makes every call answer err until Fail is called with nil: a controller
-// that is gone.
-func (e *Engine) Fail(err error) {
-	e.dice.Lock()
-	defer e.dice.Unlock()
-	e.down = err
-}
-
-// attempt waits for delay and throws the dice.
-func (e *Engine) attempt(delay time.Duration, probability float64) error {
-	if delay > 0 {
-		time.Sleep(delay)
-	}
-	e.dice.Lock()
-	defer e.dice.Unlock()
-	if e.down != nil {
-		return e.down
-	}
-	if probability > 0 && e.dice.Float64() < probability {
-		return ErrInjected
-	}
-	return nil
 }
 
 // Program writes the registers in the order that controllers want: disabled
@@ -151,7 +132,7 @@ func (e *Engine) Program(slot int, c blkcrypto.Config, key []byte) error {
 	r.disable()
 	half := inline.Len() / 2
 	copy(w[regKey:], inline.Bytes()[:half])
-	if err := e.attempt(e.o.ProgramDelay, e.o.FailProgram); err != nil {
+	if err := e.attempt(program, e.o.ProgramDelay); err != nil {
 		made.Wipe()
 		return err
 	}
@@ -203,7 +184,7 @@ func (e *Engine) inline(c blkcrypto.Config, key []byte) (*secret.Buffer, error) 
 
 // Evict clears all registers of the slot.
 func (e *Engine) Evict(slot int) error {
-	if err := e.attempt(e.o.EvictDelay, e.o.FailEvict); err != nil {
+	if err := e.attempt(evict, e.o.EvictDelay); err != nil {
 		return err
 	}
 	e.slots[slot].clear()
@@ -237,7 +218,7 @@ func (e *Engine) Enabled(slot int) bool {
 // Crypt transforms whole data units. A slot that is not enabled fails the
 // request: nothing passes through in clear.
 func (e *Engine) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, src block.Segments) error {
-	if err := e.attempt(e.o.RequestDelay, e.o.FailRequest); err != nil {
+	if err := e.attempt(crypt, e.o.RequestDelay); err != nil {
 		return err
 	}
 	r := &e.slots[slot]
@@ -255,7 +236,7 @@ func (e *Engine) CryptKey(c blkcrypto.Config, key []byte, d keyslot.Direction, d
 	if !e.o.Profile.Supports(c) {
 		return fmt.Errorf("%w: no capability of the controller is %v", block.ErrNotSupported, c)
 	}
-	if err := e.attempt(e.o.RequestDelay, e.o.FailRequest); err != nil {
+	if err := e.attempt(crypt, e.o.RequestDelay); err != nil {
 		return err
 	}
 	inline, made, err := e.expand(c, key)

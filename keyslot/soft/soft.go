@@ -46,7 +46,7 @@ func New(name string, n int) *Engine {
 	return e
 }
 
-var _ keyslot.Engine = (*Engine)(nil)
+var _ keyslot.Loser = (*Engine)(nil)
 
 // Name says which engine this is.
 func (e *Engine) Name() string { return e.name }
@@ -71,6 +71,13 @@ func (e *Engine) Program(slot int, c blkcrypto.Config, key []byte) error {
 func (e *Engine) Evict(slot int) error {
 	e.put(slot, nil)
 	return nil
+}
+
+// Lose wipes all slots, as a reset of a controller would.
+func (e *Engine) Lose() {
+	for i := range e.slots {
+		e.put(i, nil)
+	}
 }
 
 func (e *Engine) put(slot int, c *cipher.Units) {
