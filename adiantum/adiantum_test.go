@@ -29,7 +29,7 @@ func with(rounds int, units ...int) dataunittest.Subject {
 		Reference: func(dst, src, key []byte, unit int, dun [4]uint64, decrypt bool) {
 			c := newNaive(key, rounds)
 			for i := 0; i < len(src); i += unit {
-				c.crypt(dst[i:i+unit], src[i:i+unit], tweak(dun), decrypt)
+				c.Crypt(dst[i:i+unit], src[i:i+unit], tweak(dun), decrypt)
 				dun = dataunittest.Add(dun, 1, 4)
 			}
 		},

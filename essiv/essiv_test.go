@@ -1,14 +1,12 @@
 package essiv
 
 import (
-	"crypto/aes"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"testing"
 
 	"keyway/internal/dataunit/dataunittest"
+	"keyway/test/naive"
 )
 
 var subject = dataunittest.Subject{
@@ -35,42 +33,8 @@ func FuzzEqualsNaiveReference(f *testing.F) { dataunittest.Fuzz(f, subject) }
 func BenchmarkNewWipe(b *testing.B)         { dataunittest.BenchmarkNewWipe(b, subject) }
 func BenchmarkCipher(b *testing.B)          { dataunittest.Benchmark(b, subject) }
 
-// naiveESSIV is the reference: block by block over crypto/aes. It is here to be
-// obviously right: nobody may optimise it.
-func naiveESSIV(dst, src, key []byte, unit int, dun [2]uint64, decrypt bool) {
-	salt := sha256.Sum256(key)
-	data, err1 := aes.NewCipher(key)
-	number, err2 := aes.NewCipher(salt[:])
-	if err1 != nil || err2 != nil {
-		panic("naive: bad key")
-	}
-	for len(src) > 0 {
-		var before, b [16]byte
-		binary.LittleEndian.PutUint64(before[:8], dun[0])
-		binary.LittleEndian.PutUint64(before[8:], dun[1])
-		number.Encrypt(before[:], before[:])
-		for i := 0; i < unit; i += 16 {
-			if decrypt {
-				data.Decrypt(b[:], src[i:])
-				for j := range b {
-					dst[i+j] = b[j] ^ before[j]
-				}
-				copy(before[:], src[i:])
-				continue
-			}
-			for j := range b {
-				b[j] = src[i+j] ^ before[j]
-			}
-			data.Encrypt(before[:], b[:])
-			copy(dst[i:], before[:])
-		}
-		dst, src = dst[unit:], src[unit:]
-		dun[0]++
-		if dun[0] == 0 {
-			dun[1]++
-		}
-	}
-}
+// naiveESSIV is the reference, which shares no code with the product.
+var naiveESSIV = naive.ESSIV
 
 // each runs f once for every implementation this CPU supports.
 func each(t *testing.T, f func(t *testing.T, name string)) {

@@ -18,7 +18,7 @@ func TestStackHoldsNoTweakAfterACall(t *testing.T) {
 	for u := range uint64(units) {
 		var n [blockLen]byte
 		binary.LittleEndian.PutUint64(n[:], 1000+u)
-		tweak.crypt(n[:], n[:], false)
+		tweak.Crypt(n[:], n[:], false)
 		lo, hi := binary.LittleEndian.Uint64(n[:]), binary.LittleEndian.Uint64(n[8:])
 		for range unit / blockLen {
 			secrets = append(secrets, binary.LittleEndian.AppendUint64(nil, lo))

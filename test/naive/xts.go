@@ -1,5 +1,7 @@
-// Package naive is AES-XTS written to be read, block by block after IEEE
-// 1619-2007 section 5.3, as the second opinion of tests. Nobody may optimise it.
+// Package naive is the ciphers of data units written to be read, as the second
+// opinion of tests: it shares no code with the product. Nobody may optimise it.
+//
+// This file: AES-XTS, block by block after IEEE 1619-2007, section 5.3.
 package naive
 
 import (
