@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
+.PHONY: all build run test races fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
 
 all: build
 
@@ -25,6 +25,9 @@ test: ## install the tools it needs (as root), run everything, print a verdict
 
 tools: ## only install the foreign tools and the kernel which `make test` uses
 	scripts/install-tools --kernel
+
+races: ## every interleaving of the named races, without the race detector
+	$(GO) test -count=1 -tags invariants -run '^TestRace' ./...
 
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(or $(FUZZTIME),1m)
