@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -20,6 +21,9 @@ type Builder struct {
 	readOnly bool
 	start    int64 // of the row in its table, in bytes
 	length   int64 // bytes of the row
+
+	typ    string // of the target
+	events atomic.Pointer[events]
 
 	devices []block.Device
 	release []func(context.Context) error

@@ -2,23 +2,95 @@ package dm
 
 import (
 	"context"
+	"fmt"
 	"sync"
+
+	"keyway/blkcrypto"
 )
 
-// events counts what happened to a device: a table went live, the profile
-// changed, it was renamed or removed, a target reported something.
-type events struct {
-	mu      sync.Mutex
-	n       uint64
-	changed chan struct{} // closed and replaced at each event
+// An EventKind says what happened to a device.
+type EventKind string
+
+// What counts in Mapped.Event, and ends a Wait.
+const (
+	EventReloaded EventKind = "reloaded" // another table is live
+	EventProfile  EventKind = "profile"  // what engines beneath serve has changed, perhaps by a reload of a device beneath
+	EventRenamed  EventKind = "renamed"
+	EventRemoved  EventKind = "removed"
+	EventTarget   EventKind = "target" // a target reported something
+)
+
+// What does not count, as in device-mapper.
+const (
+	EventLoaded    EventKind = "loaded"  // a table is in the inactive slot
+	EventCleared   EventKind = "cleared" // the inactive slot is empty
+	EventSuspended EventKind = "suspended"
+	EventResumed   EventKind = "resumed"
+)
+
+func (k EventKind) counts() bool {
+	switch k {
+	case EventLoaded, EventCleared, EventSuspended, EventResumed:
+		return false
+	}
+	return true
 }
 
-func (e *events) raise() {
+// An Event is one thing that happened to a device.
+type Event struct {
+	Kind   EventKind
+	Device string // its name at that moment; of EventRenamed, the new one
+	Number uint64 // what Mapped.Event returns from then on
+	From   string // of EventRenamed: the name before
+	Detail string // for people, or ""
+
+	Old, New blkcrypto.Profile // of EventProfile
+}
+
+// events counts what happened to a device, and tells who listens.
+type events struct {
+	mu      sync.Mutex
+	name    string // the device's; here because graph.mu may be held, or not
+	tell    func(Event)
+	n       uint64
+	changed chan struct{} // closed and replaced at each event that counts
+}
+
+func (e *events) init(m *Mapped) {
+	e.name, e.changed = m.name, make(chan struct{})
+	if f := m.o.Event; f != nil {
+		e.tell = func(ev Event) { f(m, ev) }
+	}
+}
+
+// raise tells of ev first, and then wakes: whoever a Wait has woken finds what
+// woke it among the events.
+func (e *events) raise(ev Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.n++
-	close(e.changed)
-	e.changed = make(chan struct{})
+	e.raiseLocked(ev)
+}
+
+func (e *events) raiseLocked(ev Event) {
+	if ev.Kind.counts() {
+		e.n++
+	}
+	ev.Device, ev.Number = e.name, e.n
+	if e.tell != nil {
+		e.tell(ev)
+	}
+	if ev.Kind.counts() {
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+}
+
+func (e *events) rename(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old := e.name
+	e.name = name
+	e.raiseLocked(Event{Kind: EventRenamed, From: old})
 }
 
 func (e *events) number() uint64 {
@@ -27,7 +99,40 @@ func (e *events) number() uint64 {
 	return e.n
 }
 
-// Event is the number of events so far.
+// noteSuspension raises what became of a device that was suspended or not; the
+// caller has the token. What a reload suspends on the way nobody is told.
+func (m *Mapped) noteSuspension(was bool) {
+	switch now := m.suspended.Load(); {
+	case now && !was:
+		m.events.raise(Event{Kind: EventSuspended})
+	case was && !now:
+		m.events.raise(Event{Kind: EventResumed})
+	}
+}
+
+// Raise makes text an event of the device whose table the target is in, as
+// dm_table_event does. It does nothing before the table is loaded. It waits for
+// nobody and may be called from any goroutine and with any lock of the target held;
+// it costs too much to be called for each request.
+func (b *Builder) Raise(text string) {
+	if e := b.events.Load(); e != nil {
+		e.raise(Event{Kind: EventTarget, Detail: fmt.Sprintf("%s: %s", b.typ, text)})
+	}
+}
+
+// raiseTo makes the targets' events those of the device that e is of.
+func (t *Table) raiseTo(e *events) {
+	for i := range t.rows {
+		t.rows[i].builder.events.Store(e)
+	}
+}
+
+// extent says how much a table is, for people.
+func (t *Table) extent() string {
+	return fmt.Sprintf("%d rows, %d sectors", t.Rows(), t.Size()>>sectorShift)
+}
+
+// Event is the number of events so far that count.
 func (m *Mapped) Event() uint64 { return m.events.number() }
 
 // Wait returns the number of events as soon as it differs from n, also if n

@@ -23,6 +23,7 @@ func (m *Mapped) Load(ctx context.Context, t *Table) error {
 	if err != nil {
 		return errors.Join(err, t.Close(ctx))
 	}
+	m.events.raise(Event{Kind: EventLoaded, Detail: t.extent()})
 	m.discard(old)
 	return nil
 }
@@ -42,6 +43,7 @@ func (m *Mapped) stage(t *Table) (old *Table, err error) {
 		if err := m.adopt(t); err != nil {
 			return nil, err
 		}
+		t.raiseTo(&m.events)
 	}
 	old, m.inactive = m.inactive, t
 	return old, nil
@@ -54,7 +56,8 @@ func (m *Mapped) Clear(ctx context.Context) error {
 	}
 	defer m.unlock()
 	old, err := m.stage(nil)
-	if err == nil {
+	if err == nil && old != nil {
+		m.events.raise(Event{Kind: EventCleared})
 		m.discard(old)
 	}
 	return err
@@ -88,6 +91,7 @@ func (m *Mapped) Suspend(ctx context.Context, o SuspendOptions) error {
 		return err
 	}
 	defer m.unlock()
+	defer m.noteSuspension(m.suspended.Load())
 	return m.suspend(ctx, o)
 }
 
@@ -123,6 +127,7 @@ func (m *Mapped) Resume(ctx context.Context) error {
 		return err
 	}
 	defer m.unlock()
+	defer m.noteSuspension(m.suspended.Load())
 	return m.resume(ctx, SuspendOptions{})
 }
 
@@ -153,7 +158,7 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 		}
 		return fmt.Errorf("resume of %q refused: %w", m.Name(), err)
 	}
-	m.events.raise()
+	m.events.raise(Event{Kind: EventReloaded, Detail: next.extent()})
 	m.admit()
 	m.discard(old)
 	return nil
@@ -175,6 +180,7 @@ func (m *Mapped) Reload(ctx context.Context, t *Table, o SuspendOptions) error {
 	}
 	defer m.unlock()
 	was := m.suspended.Load()
+	defer m.noteSuspension(was)
 	old, err := m.stage(t)
 	if err != nil {
 		return errors.Join(err, t.Close(ctx))

@@ -28,6 +28,10 @@ type Options struct {
 	// Gone is called once, when the device has been removed and everything it
 	// held is released. It may be nil.
 	Gone func(m *Mapped)
+	// Event is called at each event of the device, one at a time, in order and
+	// before Wait tells of it. It must neither wait nor call this package. It
+	// may be nil.
+	Event func(m *Mapped, e Event)
 }
 
 // A Mapped is a device whose table can be replaced while it is in use. Use it
@@ -60,7 +64,7 @@ type Mapped struct {
 func New(name string, o Options) *Mapped {
 	m := &Mapped{o: o, name: name, control: make(chan struct{}, 1), handles: map[*Handle]bool{}, uses: map[*use]bool{}}
 	m.profile.Store(&blkcrypto.Profile{})
-	m.events.changed = make(chan struct{})
+	m.events.init(m)
 	m.unaligned = sync.OnceValue(func() block.Device { return block.RMW(held{m}) })
 	return m
 }

@@ -119,7 +119,7 @@ func (t *Table) addRow(ctx context.Context, words []string, env Env) error {
 	if err != nil {
 		return err
 	}
-	b := &Builder{env: env, ctx: ctx, readOnly: t.readOnly, start: start, length: length}
+	b := &Builder{env: env, ctx: ctx, readOnly: t.readOnly, start: start, length: length, typ: typ.Name}
 	target, err := typ.New(ctx, b, &Args{target: typ.Name, words: words[3:]})
 	if err != nil {
 		if !strings.HasPrefix(err.Error(), typ.Name+":") {

@@ -90,7 +90,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	m.admit() // those who waited find no table
 	m.discard(inactive)
 	m.discard(live)
-	m.events.raise()
+	m.events.raise(Event{Kind: EventRemoved})
 	if m.o.Gone != nil {
 		m.o.Gone(m)
 	}
@@ -102,5 +102,5 @@ func (m *Mapped) Rename(name string) {
 	graph.mu.Lock()
 	m.name = name
 	graph.mu.Unlock()
-	m.events.raise()
+	m.events.rename(name)
 }

@@ -45,11 +45,11 @@ func (r *ripple) set(m *Mapped, p blkcrypto.Profile) {
 func (r *ripple) commit() {
 	for _, m := range r.order {
 		p := r.now[m]
-		if *m.profile.Load() == p { // there and back again
+		old := m.profile.Swap(&p)
+		if *old == p { // there and back again
 			continue
 		}
-		m.profile.Store(&p)
-		m.events.raise()
+		m.events.raise(Event{Kind: EventProfile, Old: *old, New: p})
 	}
 }
 
