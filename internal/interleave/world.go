@@ -73,9 +73,10 @@ func (w *World) Go(name string, f func()) {
 	w.actors = append(w.actors, a)
 	w.named++
 	go func() {
-		defer w.end(a)
+		id := goroutine()
+		defer w.end(a, id)
 		w.mu.Lock()
-		w.byID[goroutine()] = a
+		w.byID[id] = a
 		w.mu.Unlock()
 		<-a.resume
 		f()
@@ -83,14 +84,14 @@ func (w *World) Go(name string, f func()) {
 }
 
 // end is deferred by actors. What panics is reported with the schedule.
-func (w *World) end(a *actor) {
+func (w *World) end(a *actor, id uint64) {
 	if p := recover(); p != nil {
 		w.Errorf("%s: panic: %v\n%s", a.name, p, debug.Stack())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a.ended = true
-	delete(w.byID, goroutine())
+	delete(w.byID, id)
 	w.named--
 }
 
