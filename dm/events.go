@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"keyway/blkcrypto"
+	"keyway/keyslot"
 )
 
 // An EventKind says what happened to a device.
@@ -18,6 +19,11 @@ const (
 	EventRenamed  EventKind = "renamed"
 	EventRemoved  EventKind = "removed"
 	EventTarget   EventKind = "target" // a target reported something
+
+	// Of the engine of a leaf device.
+	EventQuarantined EventKind = "keyslot-quarantined" // it could not empty a keyslot
+	EventSlotCleared EventKind = "keyslot-cleared"     // and now it could
+	EventReset       EventKind = "engine-reset"
 )
 
 // What does not count, as in device-mapper.
@@ -43,6 +49,8 @@ type Event struct {
 	Number uint64 // what Mapped.Event returns from then on
 	From   string // of EventRenamed: the name before
 	Detail string // for people, or ""
+	Err    error  // EventQuarantined: what the engine said; EventReset: which keys are not in place
+	Slot   int    // EventQuarantined, EventSlotCleared
 
 	Old, New blkcrypto.Profile // of EventProfile
 }
@@ -118,6 +126,20 @@ func (b *Builder) Raise(text string) {
 	if e := b.events.Load(); e != nil {
 		e.raise(Event{Kind: EventTarget, Detail: fmt.Sprintf("%s: %s", b.typ, text)})
 	}
+}
+
+// engineEvent makes what an engine tells an event of its leaf device.
+func (e *events) engineEvent(k keyslot.Event) {
+	ev := Event{Slot: k.Slot, Err: k.Err}
+	switch k.Kind {
+	case keyslot.Quarantined:
+		ev.Kind, ev.Detail = EventQuarantined, fmt.Sprintf("keyslot %d, with %d keys", k.Slot, k.Keys)
+	case keyslot.Cleared:
+		ev.Kind, ev.Detail = EventSlotCleared, fmt.Sprintf("keyslot %d", k.Slot)
+	case keyslot.WasReset:
+		ev.Kind, ev.Detail = EventReset, fmt.Sprintf("%d keys in place again", k.Keys)
+	}
+	e.raise(ev)
 }
 
 // raiseTo makes the targets' events those of the device that e is of.

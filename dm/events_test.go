@@ -10,6 +10,8 @@ import (
 	"keyway/block"
 	"keyway/dm"
 	"keyway/internal/dmtest"
+	"keyway/keyslot"
+	"keyway/keyslot/soft"
 )
 
 // heard collects what devices raise.
@@ -235,3 +237,26 @@ func (nothing) Info() block.Info                        { return block.Info{Logi
 func (nothing) Close() error                            { return nil }
 func (nothing) Under() []block.Span                     { return nil }
 func (nothing) Status(dm.StatusKind) string             { return "" }
+
+// TestEngineEventsAreTheLeafs: what its engine tells is an event of the leaf device
+// and ends a wait (dm-fscrypt.md, invariant 32).
+func TestEngineEventsAreTheLeafs(t *testing.T) {
+	var h heard
+	fallback := keyslot.New(soft.New("fallback", 1))
+	engine := soft.New("an engine", 2)
+	slots := keyslot.New(engine)
+	m, err := dm.NewLeaf("disk", dm.Leaf{Dev: dmtest.NewRAM(1 << 20), Text: "ram", Engine: slots, Fallback: fallback}, h.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Remove(context.WithoutCancel(t.Context()), dm.RemoveOptions{})
+	h.take()
+	before := m.Event()
+	if err := slots.Reset(engine.Lose); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.Wait(t.Context(), before); err != nil || n != before+1 {
+		t.Errorf("wait after a reset: %d, %v, want %d", n, err, before+1)
+	}
+	h.want(t, "reset", fmt.Sprint("disk engine-reset ", before+1))
+}

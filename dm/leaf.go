@@ -44,6 +44,9 @@ func NewLeaf(name string, l Leaf, o Options) (*Mapped, error) {
 	}
 	m := New(name, o)
 	m.leaf = true
+	if l.Engine != nil {
+		l.Engine.Observe(m.events.engineEvent)
+	}
 	if err := m.Reload(context.Background(), t, SuspendOptions{}); err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ type Manager struct {
 	stats     Stats
 	retry     *time.Timer   // the next attempt at the slots in quarantine; nil: none is due
 	backoff   time.Duration // before it
+	observe   func(Event)   // nil: nobody listens
 }
 
 // A slot's refs count the requests that use it; taken means that whoever has

@@ -311,7 +311,9 @@ func (m *Manager) empty(s *slot) error {
 	err := m.engine.Evict(s.number)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	was := s.broken
 	s.broken = err
+	m.tellOf(s, was)
 	if err != nil {
 		m.stats.Failures++
 		s.released.Store(m.clock.Add(1)) // the next attempt is another's

@@ -22,6 +22,7 @@ func (m *Manager) Reset(lose func()) error {
 		lose() // there is nothing to put back
 		m.mu.Lock()
 		m.stats.Resets++
+		m.tellReset(nil)
 		m.mu.Unlock()
 		return nil
 	}
@@ -44,6 +45,7 @@ func (m *Manager) Reset(lose func()) error {
 	}
 	m.calling, m.resetting = false, false
 	m.stats.Resets++
+	m.tellReset(errs)
 	m.pump()
 	return errors.Join(errs...)
 }
