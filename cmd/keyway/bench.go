@@ -50,7 +50,7 @@ func (c benchCell) size() int { return c.unit * c.units }
 type benchFlags struct {
 	mode, impl, size, svg string
 	time                  time.Duration
-	chart                 bool
+	chart, dm             bool
 }
 
 func (c *cli) bench() *cobra.Command {
@@ -64,15 +64,25 @@ Then the data path: requests through a device, by the engine and by the fallback
 
 Runs of 1, 8 and 256 data units of 512 and 4096 bytes are encrypted and decrypted;
 with --size only runs of that many bytes. It takes 15 seconds, less when few figures
-are asked for, and nothing else should run meanwhile.`,
+are asked for, and nothing else should run meanwhile.
+
+With --dm it measures what devices and keyslots are built for instead: for how long a
+reload keeps requests waiting, how long an eviction takes, and what a keyslot costs a
+request whose key is in it; and says which aims are met. That requests on many cores
+share no more cache lines than they must is concluded from what they take longer
+there; where the processor's counters can be read, perf c2c shows the lines.`,
 		Example: `  keyway bench --mode AES-256-XTS
   keyway bench --chart --size 4K
   keyway bench --impl generic --time 5s --json
-  keyway bench --svg ciphers.svg`,
+  keyway bench --svg ciphers.svg
+  keyway bench --dm`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.chart && c.json {
 				return misusef("bench: --chart and --json exclude each other")
+			}
+			if f.dm {
+				return c.benchDM(cmd, f)
 			}
 			p, err := f.plan(cmd.Flags().Changed("time"))
 			if err != nil {
@@ -87,9 +97,7 @@ are asked for, and nothing else should run meanwhile.`,
 			if err != nil {
 				return err
 			}
-			if r.Noise > 0.25 {
-				warn("other processes kept %.1f of %d processors busy meanwhile: measure again when it is quiet", r.Noise, r.Processors)
-			}
+			warnOfNoise(r.Noise, r.Processors)
 			if err := svg.write(r.svg()); err != nil {
 				return fmt.Errorf("bench: --svg: %w", err)
 			}
@@ -108,6 +116,7 @@ are asked for, and nothing else should run meanwhile.`,
 	cmd.Flags().DurationVar(&f.time, "time", benchTime, "for about this `long` in all")
 	cmd.Flags().BoolVar(&f.chart, "chart", false, "draw bars instead of the table")
 	cmd.Flags().StringVar(&f.svg, "svg", "", "write a chart to this `file` as well")
+	cmd.Flags().BoolVar(&f.dm, "dm", false, "measure reload, eviction and keyslots instead of ciphers")
 	return c.withJSON(cmd)
 }
 
@@ -126,8 +135,8 @@ func (f benchFlags) plan(timed bool) (*benchPlan, error) {
 	if timed {
 		p.each = f.time // as asked for, however few figures share it
 	}
-	if f.time <= 0 || f.time > time.Hour {
-		return nil, misusef("bench: --time %v is not between 0 and 1h", f.time)
+	if err := f.checkTime(); err != nil {
+		return nil, err
 	}
 	var has []string
 	for _, m := range modes {
@@ -169,6 +178,19 @@ func (f benchFlags) plan(timed bool) (*benchPlan, error) {
 		p.cores = append(p.cores, n)
 	}
 	return p, nil
+}
+
+func (f benchFlags) checkTime() error {
+	if f.time <= 0 || f.time > time.Hour {
+		return misusef("bench: --time %v is not between 0 and 1h", f.time)
+	}
+	return nil
+}
+
+func warnOfNoise(noise float64, processors int) {
+	if noise > 0.25 {
+		warn("other processes kept %.1f of %d processors busy meanwhile: measure again when it is quiet", noise, processors)
+	}
 }
 
 // usable returns why the product has none of these implementations of a mode: the
