@@ -27,7 +27,8 @@ func init() {
 // device, not of the row.
 //
 // A request is forwarded whole or not at all, so contexts pass. The list is
-// lost with the table.
+// lost with the table. Unless it is quiet, what changes the list is an event of the
+// device; the kernel logs it.
 type dust struct {
 	linear
 	shift int // log2 of the block size in bytes
@@ -37,10 +38,12 @@ type dust struct {
 
 	mu  sync.Mutex
 	bad map[int64]uint8 // by block: how many writes still fail; guarded by mu
+
+	raise func(string)
 }
 
 func newDust(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
-	d := &dust{linear: linear{name: a.String("device"), start: a.Sectors("start"), length: b.Len()}, bad: map[int64]uint8{}}
+	d := &dust{linear: linear{name: a.String("device"), start: a.Sectors("start"), length: b.Len()}, bad: map[int64]uint8{}, raise: b.Raise}
 	const what = "block size, in bytes"
 	size := int64(a.Int(what, 512, 1<<30))
 	switch {
@@ -110,11 +113,19 @@ func (d *dust) meets(at, n int64, op block.Op) bool {
 		switch {
 		case good:
 			delete(d.bad, b)
+			d.tell("block %d healed by a write", b)
 		case fails > 0:
 			d.bad[b] = fails - 1
 		}
 	})
 	return good
+}
+
+// tell raises an event unless the target is quiet.
+func (d *dust) tell(format string, args ...any) {
+	if !d.quiet.Load() {
+		d.raise(fmt.Sprintf(format, args...))
+	}
 }
 
 // good reports whether no block of the range makes the request fail; d.mu is
@@ -191,10 +202,12 @@ func (d *dust) Message(_ context.Context, words []string) (string, error) {
 		return "", fmt.Errorf("%s: block %d already in badblocklist", name, b)
 	case name == "addbadblock":
 		d.bad[b] = uint8(fails)
+		d.tell("block %d added, %d writes to it fail", b, fails)
 	case !is:
 		return "", fmt.Errorf("%s: block %d not found in badblocklist", name, b)
 	default:
 		delete(d.bad, b)
+		d.tell("block %d removed", b)
 	}
 	return "", nil
 }
@@ -205,7 +218,9 @@ func (d *dust) list(name string) string {
 	defer d.mu.Unlock()
 	switch name {
 	case "enable", "disable":
-		d.enabled.Store(name == "enable")
+		if on := name == "enable"; d.enabled.Swap(on) != on {
+			d.tell("%sd", name)
+		}
 	case "quiet":
 		d.quiet.Store(!d.quiet.Load())
 	case "countbadblocks":
@@ -215,6 +230,7 @@ func (d *dust) list(name string) string {
 			return "dust_clear_badblocks: no badblocks found"
 		}
 		clear(d.bad)
+		d.tell("all blocks removed")
 		return "dust_clear_badblocks: badblocks cleared"
 	case "listbadblocks":
 		if len(d.bad) == 0 {

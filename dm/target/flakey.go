@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"keyway/block"
@@ -49,10 +50,13 @@ type flakey struct {
 	readRate, writeRate uint64 // of certain: a byte at random changes
 
 	ciphertext bool
+
+	raise   func(string)
+	sawDown atomic.Bool // what the last request met
 }
 
 func newFlakey(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) {
-	f := &flakey{linear: linear{name: a.String("device"), start: a.Sectors("start"), length: b.Len()}, since: time.Now()}
+	f := &flakey{linear: linear{name: a.String("device"), start: a.Sectors("start"), length: b.Len()}, since: time.Now(), raise: b.Raise}
 	f.up = upTo32Bits(a, "up interval, in seconds", 0)
 	f.down = upTo32Bits(a, "down interval, in seconds", 0)
 	if sum := f.up + f.down; a.Err() == nil && (sum == 0 || sum > math.MaxUint32) {
@@ -171,6 +175,9 @@ func (f *flakey) Explain(int64) string {
 // Do also gets flushes, which are writes as far as faults go.
 func (f *flakey) Do(ctx context.Context, r block.Request) error {
 	down := f.isDown()
+	if f.sawDown.Load() != down {
+		f.tell(down)
+	}
 	dev, err := f.mapAs(down, &r)
 	switch {
 	case dev == nil || err != nil:
@@ -206,6 +213,17 @@ func (f *flakey) Do(ctx context.Context, r block.Request) error {
 		r.Flags &^= block.Shared
 	}
 	return dev.Do(ctx, r)
+}
+
+// tell raises an event at the first request of an interval.
+func (f *flakey) tell(down bool) {
+	switch {
+	case !f.sawDown.CompareAndSwap(!down, down):
+	case down:
+		f.raise("down: " + strings.Join(f.words(), " "))
+	default:
+		f.raise("up")
+	}
 }
 
 // Flags of requests as the mask of corrupt_bio_byte has them: bits of bi_opf
