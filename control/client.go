@@ -50,11 +50,27 @@ func DefaultSocket() string {
 // call sends in as JSON, if it is not nil, with the descriptor fd if it is not
 // negative, and decodes the answer into out.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any, fd int) error {
+	resp, err := c.send(ctx, method, path, query, in, fd)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("the daemon at %s: answer to %s: %w", c.Socket, path, err)
+	}
+	return nil
+}
+
+// send is call up to the body of an answer that is no error; the caller closes it.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any, fd int) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(b)
 	}
@@ -66,7 +82,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://keyway/v1/"+path+"?"+query.Encode(), body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -76,24 +92,17 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}}
 	resp, err := t.RoundTrip(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
 	}
-	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
 	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
 		e := &Error{Status: resp.StatusCode}
-		if err := dec.Decode(e); err != nil || e.Message == "" {
-			return fmt.Errorf("the daemon at %s answered %s", c.Socket, resp.Status)
+		if err := json.NewDecoder(resp.Body).Decode(e); err != nil || e.Message == "" {
+			return nil, fmt.Errorf("the daemon at %s answered %s", c.Socket, resp.Status)
 		}
-		return e
+		return nil, e
 	}
-	if out == nil {
-		return nil
-	}
-	if err := dec.Decode(out); err != nil {
-		return fmt.Errorf("the daemon at %s: answer to %s: %w", c.Socket, path, err)
-	}
-	return nil
+	return resp, nil
 }
 
 func (c *Client) dial(ctx context.Context, fd int) (net.Conn, error) {
@@ -248,7 +257,7 @@ func (c *Client) text(ctx context.Context, name, verb string, inactive bool) (st
 
 // Wait returns the device's number of events once it differs from event.
 func (c *Client) Wait(ctx context.Context, name string, event uint64) (uint64, error) {
-	var e Event
+	var e EventNumber
 	err := c.get(ctx, device(name, "/wait"), url.Values{"event": {fmt.Sprint(event)}}, &e)
 	return e.Event, err
 }

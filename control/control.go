@@ -8,6 +8,9 @@
 // Every call that changes something returns when the change is true. It ends
 // early when the client goes away or the time in the query parameter
 // "timeout" (a Go duration) is over, with everything as it was before.
+//
+// GET /v1/events is answered by a JSON value a line, for as long as the client
+// listens; see Client.Events.
 package control
 
 import "time"
@@ -116,8 +119,8 @@ type Text struct {
 	Text string `json:"text"`
 }
 
-// Event is the answer of GET /v1/devices/NAME/wait?event=N.
-type Event struct {
+// EventNumber is the answer of GET /v1/devices/NAME/wait?event=N.
+type EventNumber struct {
 	Event uint64 `json:"event"`
 }
 

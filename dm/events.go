@@ -151,7 +151,11 @@ func (t *Table) raiseTo(e *events) {
 
 // extent says how much a table is, for people.
 func (t *Table) extent() string {
-	return fmt.Sprintf("%d rows, %d sectors", t.Rows(), t.Size()>>sectorShift)
+	rows := fmt.Sprint(t.Rows(), " rows")
+	if t.Rows() == 1 {
+		rows = "1 row"
+	}
+	return fmt.Sprintf("%s, %d sectors", rows, t.Size()>>sectorShift)
 }
 
 // Event is the number of events so far that count.

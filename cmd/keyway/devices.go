@@ -244,7 +244,7 @@ func (c *cli) wait() *cobra.Command {
 				return err
 			}
 			if c.json {
-				return printJSON(control.Event{Event: n})
+				return printJSON(control.EventNumber{Event: n})
 			}
 			fmt.Println(n)
 			return nil

@@ -91,6 +91,7 @@ func (d *Daemon) handler() http.Handler {
 	get("version", func(context.Context, *http.Request) (any, error) {
 		return control.Version{Version: d.o.Version, PID: os.Getpid(), State: d.state.path}, nil
 	})
+	mux.Handle("GET /v1/events", d.admit(d.streamEvents))
 	get("devices", func(context.Context, *http.Request) (any, error) { return d.listDevices(), nil })
 	post("devices", body(func(ctx context.Context, _ string, in control.Create) (any, error) { return d.create(ctx, in) }))
 	get("devices/{name}", d.onDevice(func(_ context.Context, v *device, _ *http.Request) (any, error) { return d.describe(v), nil }))
@@ -117,7 +118,7 @@ func (d *Daemon) handler() http.Handler {
 		d.waiting.Add(1)
 		defer d.waiting.Add(-1)
 		n, err = m.Wait(ctx, n)
-		return control.Event{Event: n}, err
+		return control.EventNumber{Event: n}, err
 	}))
 	post("devices/{name}/load", body(func(ctx context.Context, name string, in control.Load) (any, error) { return d.load(ctx, name, in) }))
 	post("devices/{name}/reload", body(func(ctx context.Context, name string, in control.Load) (any, error) { return d.reload(ctx, name, in) }))
@@ -216,8 +217,20 @@ func withKey[In, Out any](d *Daemon, f func(ctx context.Context, in In, key *os.
 	}
 }
 
-// serve runs f under the request's own time limit and writes what it returns.
+// serve runs f and writes what it returns.
 func (d *Daemon) serve(f answer) http.Handler {
+	return d.admit(func(w http.ResponseWriter, r *http.Request) error {
+		out, err := f(r.Context(), r)
+		if err == nil {
+			reply(w, http.StatusOK, out)
+		}
+		return err
+	})
+}
+
+// admit runs f for those who may control the daemon, under the request's own time
+// limit. f has written nothing if it returns an error.
+func (d *Daemon) admit(f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*controlConn); ok && c.stranger {
 			reply(w, http.StatusForbidden, control.Error{
@@ -227,23 +240,19 @@ func (d *Daemon) serve(f answer) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		ctx := r.Context()
 		if t := r.URL.Query().Get("timeout"); t != "" {
 			limit, err := time.ParseDuration(t)
 			if err != nil || limit <= 0 {
 				reply(w, http.StatusBadRequest, control.Error{Message: "timeout is not a positive duration such as 10s"})
 				return
 			}
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %v", limit))
+			ctx, cancel := context.WithTimeoutCause(r.Context(), limit, fmt.Errorf("not done within %v", limit))
 			defer cancel()
+			r = r.WithContext(ctx)
 		}
-		out, err := f(ctx, r)
-		if err != nil {
+		if err := f(w, r); err != nil {
 			reply(w, status(err), control.Error{Message: err.Error(), Hint: Hint(err)})
-			return
 		}
-		reply(w, http.StatusOK, out)
 	})
 }
 

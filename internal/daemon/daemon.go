@@ -59,6 +59,7 @@ type Daemon struct {
 	end    context.CancelFunc
 
 	waiting atomic.Int64 // control requests that wait for an event
+	events  hub
 
 	multi  chan struct{}
 	wiring chan struct{}
@@ -86,6 +87,8 @@ type device struct {
 	gone    bool
 	making  bool   // not there yet for anybody else
 	unmake  func() // takes away a medium that its creation made; used with the token
+
+	announced atomic.Bool // its events are told
 }
 
 // fallback of every device: one for the process, as in the kernel, because
@@ -108,6 +111,7 @@ func Start(ctx context.Context, o Options) (d *Daemon, err error) {
 		devices: map[string]*device{}, implicit: map[string]*implicitLeaf{}, servers: map[string]*nbdServer{},
 		configKey: map[string]bool{},
 	}
+	d.events.daemon = newDaemonWord()
 	d.ending, d.end = context.WithCancel(context.Background())
 	if o.Config != nil {
 		d.cfg = *o.Config
@@ -134,6 +138,7 @@ func Start(ctx context.Context, o Options) (d *Daemon, err error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close(), d.Close(context.WithoutCancel(ctx)))
 	}
+	d.announceAll()
 	d.control = serveControl(d, l)
 	return d, nil
 }
@@ -305,9 +310,10 @@ func (d *Daemon) mapped(v *device) (*dm.Mapped, error) {
 // options of the mapped device of v.
 func (d *Daemon) options(v *device) dm.Options {
 	return dm.Options{
-		UUID: v.spec.UUID,
-		Warn: func(m *dm.Mapped, err error) { d.log.Warn("device", "device", m.Name(), "err", err) },
-		Gone: func(m *dm.Mapped) { d.gone(v, m) },
+		UUID:  v.spec.UUID,
+		Warn:  func(m *dm.Mapped, err error) { d.log.Warn("device", "device", m.Name(), "err", err) },
+		Gone:  func(m *dm.Mapped) { d.gone(v, m) },
+		Event: func(_ *dm.Mapped, e dm.Event) { d.deviceEvent(v, e) },
 	}
 }
 

@@ -354,6 +354,8 @@ func FuzzControlRequest(f *testing.F) {
 		{"GET", "/v1/devices/base/wait?event=0&timeout=1ms", ``},
 		{"GET", "/v1/devices/base/table?inactive=1", ``},
 		{"GET", "/v1/devices/leaf/crypto", ``},
+		{"GET", "/v1/events?since=0&device=base&timeout=1ms", ``},
+		{"GET", "/v1/events?since=x&daemon=y", ``},
 		{"POST", "/v1/keys", `{"name":"k","mode":"AES-256-XTS","source":"x"}`},
 		{"POST", "/v1/keys/k/evict", `{}`},
 		{"POST", "/v1/exports/remove", `{"name":"x"}`},

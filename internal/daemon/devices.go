@@ -54,6 +54,9 @@ func (d *Daemon) createSpec(ctx context.Context, spec deviceSpec) error {
 			}
 		}
 	}
+	if err == nil {
+		d.announce(v, spec.summary())
+	}
 	if err != nil {
 		d.mu.Lock()
 		v.gone = true
@@ -71,6 +74,15 @@ func specOf(r control.Create) deviceSpec {
 		s.ReadOnly = r.ReadOnly
 	}
 	return s
+}
+
+// summary says what the device is, for people.
+func (s *deviceSpec) summary() string {
+	if s.Backend == "" {
+		return "with a table"
+	}
+	e, _ := parseEngine(s.Engine)
+	return fmt.Sprintf("on %s, engine %s", s.Backend, e.name)
 }
 
 // reserve takes a name, and the token of the device that will have it.
@@ -295,6 +307,7 @@ func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch 
 		v.gone = true
 		delete(d.devices, name)
 		d.mu.Unlock()
+		d.events.publish(control.Event{Kind: control.EventRemoved, Device: name})
 		return ch, d.saveWhat("device", name, "is removed, but after a restart it will be there again")
 	}
 	if r.Force {

@@ -8,6 +8,7 @@ import (
 	"keyway/backend"
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/control"
 	"keyway/dm"
 	"keyway/internal/nearest"
 	"keyway/keyslot"
@@ -55,7 +56,8 @@ func (e env) Open(ctx context.Context, name string, readOnly bool) (block.Device
 	return m.Open("table")
 }
 
-// Key takes a key of the store.
+// Key takes a key of the store. One that was made from table text goes with its last
+// table, which is an event.
 func (e env) Key(_ context.Context, ref dm.KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key, func(context.Context) error, error) {
 	k, release, err := e.d.keys.Use(ref.Name, ref.Size, c, weak)
 	switch {
@@ -72,7 +74,22 @@ func (e env) Key(_ context.Context, ref dm.KeyRef, c blkcrypto.Config, weak bool
 	case errors.Is(err, keystore.ErrMissing):
 		err = hint(err, fmt.Sprintf("\"keyway key add %s --mode %v ...\" gives them back; the devices that wait for it then come to life", ref.Name, c.Mode))
 	}
+	if st, ok := e.d.keys.Get(ref.Name); err == nil && ok && st.Auto {
+		return k, e.d.telling(ref.Name, release), nil
+	}
 	return k, release, err
+}
+
+// telling is release of a key, and an event if the key is forgotten by that.
+func (d *Daemon) telling(key string, release func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		was, listed := d.keys.Get(key)
+		err := release(ctx)
+		if _, still := d.keys.Get(key); listed && !was.Pending && !still {
+			d.events.publish(control.Event{Kind: control.EventKeyEvicted, Key: key, Detail: "with the last table that used it"})
+		}
+		return err
+	}
 }
 
 // Fallback is one for the process.

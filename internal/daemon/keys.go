@@ -120,6 +120,7 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 		_, undo := d.keys.Evict(ctx, r.Name, true)
 		return ch, errors.Join(err, undo)
 	}
+	d.events.publish(control.Event{Kind: control.EventKeyAdded, Key: r.Name, Detail: c.String()})
 	if r.File == "" && !r.Auto {
 		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
 	}
@@ -185,6 +186,7 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 	if d.configKey[name] {
 		out.Warnings = append(out.Warnings, configWarning("key", name))
 	}
+	d.keyEvicted(out)
 	d.log.Info("key evicted", "key", name, "places", len(out.Places), "complete", err == nil)
 	if err := d.save(); err != nil && out.Error == "" {
 		out.Error = fmt.Sprintf("the key is gone, but after a restart it will be back: %v", err)
