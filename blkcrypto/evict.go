@@ -35,8 +35,32 @@ func (e Eviction) Err() error {
 // requests that use it, and wipes it from every holder and then from memory.
 // All holders are tried, whatever the others answer. The error is nil only if
 // the key is gone from all; otherwise the key stays unusable and Evict may be
-// called again. Evict of a key that is gone is a success without places.
+// called again: also if ctx ended while requests were using it, which then
+// still may. Evict of a key that is gone is a success without places.
 func (k *Key) Evict(ctx context.Context) (Eviction, error) {
+	k.close(keyClosed)
+	return k.evict(ctx)
+}
+
+// EvictIdle is Evict if no request uses k; otherwise it returns ErrKeyBusy, and
+// k is as usable as it was.
+func (k *Key) EvictIdle(ctx context.Context) (Eviction, error) {
+	if err := Retire(k); err != nil {
+		return Eviction{Key: k.name, ID: k.id}, err
+	}
+	return k.evict(ctx)
+}
+
+// Revoke is Evict that waits for no more than the keyslots in use: requests that
+// use k and wait for something else, a device or the end of a suspension, will
+// fail with ErrKeyEvicted. An Evict that waits for them goes on at once.
+func (k *Key) Revoke(ctx context.Context) (Eviction, error) {
+	k.close(keyDead)
+	return k.evict(ctx)
+}
+
+// evict is what all have in common; k is closed or dead.
+func (k *Key) evict(ctx context.Context) (Eviction, error) {
 	receipt := Eviction{Key: k.name, ID: k.id}
 	select {
 	case k.evicting <- struct{}{}:
@@ -44,12 +68,15 @@ func (k *Key) Evict(ctx context.Context) (Eviction, error) {
 	case <-ctx.Done():
 		return receipt, fmt.Errorf("key %q: another eviction of it is under way: %w", k.name, context.Cause(ctx))
 	}
+	if err := k.drain(ctx); err != nil {
+		receipt.Places = []Place{{Holder: "requests", Detail: "which use it", Err: err}}
+		return receipt, receipt.Err()
+	}
+	k.close(keyDead)
 
 	k.mu.Lock()
-	k.evicted.Store(true)
 	holders := k.holders
 	k.mu.Unlock()
-
 	receipt.Places = make([]Place, len(holders))
 	var wg sync.WaitGroup
 	for i, h := range holders {

@@ -35,7 +35,9 @@ type Key struct {
 	name  string
 	bytes *secret.Buffer
 
-	evicted atomic.Bool // no new use; set before holders are told
+	state atomic.Int32 // keyLive and so on; changed with mu held
+	uses  []useShard
+	left  chan struct{} // a Leave while not live
 
 	mu      sync.Mutex
 	holders []Holder // every place that was ever told the key; guarded by mu
@@ -75,7 +77,7 @@ func newKey(name string, c Config, b *secret.Buffer, weak bool) (*Key, error) {
 	}
 	k := &Key{
 		id: lastID.Add(1), shift: uint8(c.dunShift()), cfg: c, name: name, bytes: b,
-		evicting: make(chan struct{}, 1),
+		uses: make([]useShard, useShards), left: make(chan struct{}, 1), evicting: make(chan struct{}, 1),
 	}
 	return k, nil
 }
@@ -110,9 +112,6 @@ func (k *Key) Name() string { return k.name }
 // Config returns how the key encrypts.
 func (k *Key) Config() Config { return k.cfg }
 
-// Evicted reports whether the eviction of k has begun.
-func (k *Key) Evicted() bool { return k.evicted.Load() }
-
 // String names the key without a byte of it.
 func (k *Key) String() string { return fmt.Sprintf("%q (%v)", k.name, k.cfg) }
 
@@ -120,7 +119,7 @@ func (k *Key) String() string { return fmt.Sprintf("%q (%v)", k.name, k.cfg) }
 // are valid until use returns. The record is made first and stays whatever
 // use returns, so that the holders are never fewer than the places of the key
 // (dm-fscrypt.md, invariant 50). It fails with ErrKeyEvicted, without calling
-// use, once the eviction of k has begun.
+// use, once k is dead.
 func (k *Key) Program(h Holder, use func(bytes []byte) error) error {
 	if err := k.hold(h); err != nil {
 		return err
@@ -143,7 +142,7 @@ func (k *Key) Use(h Holder, use func(bytes []byte) error) error {
 func (k *Key) hold(h Holder) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.evicted.Load() {
+	if k.Dead() {
 		return ErrKeyEvicted
 	}
 	for _, old := range k.holders {

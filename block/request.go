@@ -44,6 +44,7 @@ const (
 	Scratch                          // write: the callee may overwrite Data
 	Shared                           // Data may change under us (guest memory): read it once, never decrypt in place
 	SkipDefaultKey                   // the data is encrypted by a layer above: default-key leaves it alone
+	KeyHeld                          // the sender has entered the context's key and will leave it when Do has returned
 )
 
 // A Request is one block operation. It is passed by value: whoever receives

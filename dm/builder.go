@@ -130,7 +130,7 @@ type honouring struct {
 }
 
 func honour(dev block.Device, fallback *keyslot.Manager) block.Device {
-	return &honouring{Device: dev, profile: dev.Info().Crypto, soft: keyslot.Over(dev, fallback)}
+	return &honouring{Device: dev, profile: dev.Info().Crypto, soft: keyslot.Fallback(dev, fallback)}
 }
 
 func (h *honouring) Close() error {

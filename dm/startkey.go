@@ -102,7 +102,7 @@ func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table
 			return nil, stranded
 		}
 		for _, s := range stranded.Keys {
-			if _, err := s.Key.Evict(ctx); err != nil {
+			if _, err := s.Key.Revoke(ctx); err != nil { // requests with it may wait here for the end of this
 				return nil, fmt.Errorf("revoke: %w", err)
 			}
 		}

@@ -114,7 +114,7 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 	}
 	t.under = Distinct(all)
 	t.flushes = append(t.flushes, Distinct(passed)...)
-	t.fallback, t.soft = fallback, keyslot.Over(plain{t}, fallback)
+	t.fallback, t.soft = fallback, keyslot.Fallback(plain{t}, fallback)
 	return nil
 }
 

@@ -142,9 +142,8 @@ type Slot struct {
 // Get returns a slot that holds k, and programs one if there is none. It
 // waits for a slot in the order of arrival until ctx ends; with nowait it
 // returns block.ErrWouldBlock rather than wait or program. It fails with
-// blkcrypto.ErrKeyEvicted once the eviction of k has begun, with
-// block.ErrNoCrypto if the engine does not support k's config, and with
-// block.ErrClosed after Close.
+// blkcrypto.ErrKeyEvicted once k is dead, with block.ErrNoCrypto if the engine
+// does not support k's config, and with block.ErrClosed after Close.
 //
 // Hot: no allocation if k is in a slot.
 func (m *Manager) Get(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot, error) {
@@ -162,7 +161,7 @@ func (m *Manager) use(s *slot, k *blkcrypto.Key) bool {
 	if !s.ref() {
 		return false
 	}
-	if s.key.Load() == k && !k.Evicted() {
+	if s.key.Load() == k && !k.Dead() {
 		return true
 	}
 	m.drop(s)
@@ -211,7 +210,7 @@ func (m *Manager) drop(s *slot) {
 
 // check says why no slot can ever hold k, or returns nil.
 func (m *Manager) check(k *blkcrypto.Key) error {
-	if k.Evicted() {
+	if k.Dead() {
 		return blkcrypto.ErrKeyEvicted
 	}
 	if c := k.Config(); !m.profile.Supports(c) {

@@ -18,26 +18,31 @@ const maxBounce = 256 << 10
 
 // over is a device with an engine in front.
 type over struct {
-	dev    block.Device
-	memory block.Memory // dev, if it lends its bytes
-	m      *Manager
+	dev      block.Device
+	memory   block.Memory // dev, if it lends its bytes
+	m        *Manager
+	software bool // in place of an engine, for the counters
 
 	// What dev said when it was put here. A reload beneath may change it; then
 	// the choice below costs a pass of the cipher, no more.
 	neverBlocks, writesBlock bool
 }
 
-// Over puts m's engine in front of dev: an inline engine where the medium is
-// emulated, the blk-crypto fallback where it is not. Requests with a context
-// are transformed and go down without it; others pass as they are. The
-// profile of the result is the engine's. Closing it closes dev, not m.
-func Over(dev block.Device, m *Manager) block.Device {
+// Over puts m's engine in front of dev. Requests with a context are transformed
+// and go down without it; others pass as they are. The profile of the result is
+// the engine's. Closing it closes dev, not m.
+func Over(dev block.Device, m *Manager) block.Device { return put(dev, m, false) }
+
+// Fallback is Over for the blk-crypto fallback: software in place of an engine.
+func Fallback(dev block.Device, m *Manager) block.Device { return put(dev, m, true) }
+
+func put(dev block.Device, m *Manager, software bool) block.Device {
 	if m.engine == nil {
 		panic("keyslot: a manager without slots has no engine to put over a device")
 	}
 	i := dev.Info()
 	memory, _ := dev.(block.Memory)
-	return &over{dev, memory, m, i.NeverBlocks, i.WritesBlock}
+	return &over{dev, memory, m, software, i.NeverBlocks, i.WritesBlock}
 }
 
 func (o *over) Info() block.Info {
@@ -68,6 +73,22 @@ func (o *over) Do(ctx context.Context, r block.Request) error {
 	if k == nil {
 		return o.dev.Do(ctx, r)
 	}
+	if r.Flags&block.KeyHeld == 0 {
+		if err := k.Enter(r.Lane); err != nil {
+			return err
+		}
+		defer k.Leave(r.Lane)
+	}
+	r.Flags &^= block.KeyHeld // the context goes no further
+	err := o.transform(ctx, r)
+	if err == nil {
+		k.Served(r.Lane, o.software)
+	}
+	return err
+}
+
+func (o *over) transform(ctx context.Context, r block.Request) error {
+	k := r.Crypt.Key
 	unit := k.Config().DataUnitSize
 	if !r.Op.HasData() || r.Len&int64(unit-1) != 0 || int64(r.Data.Len()) != r.Len {
 		return fmt.Errorf("%w: %v of %d bytes with a context of %d-byte data units", block.ErrInvalid, r.Op, r.Len, unit)

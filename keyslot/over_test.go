@@ -252,7 +252,7 @@ func TestKeyEvictedBetweenEncryptionAndRetry(t *testing.T) {
 	k, disk := newKeyOf(t, "k", xtsConfig(blkcrypto.AES256XTS, 512, blkcrypto.ByUnit)), newRAM(t, 4096)
 	use2(t, m, k)
 	disk.before = func(block.Request) error {
-		if _, err := k.Key.Evict(ctx); err != nil {
+		if _, err := k.Key.Revoke(ctx); err != nil {
 			t.Error(err)
 		}
 		return block.ErrWouldBlock
@@ -268,12 +268,12 @@ func TestKeyEvictedBetweenEncryptionAndRetry(t *testing.T) {
 
 // A read is in flight when its key dies: no error is turned into success, and
 // the eviction does not wait for the disk.
-func TestKeyEvictedDuringARead(t *testing.T) {
+func TestKeyRevokedDuringARead(t *testing.T) {
 	m, e := newManager(t, 1)
 	k, disk := newKey(t, "k"), newRAM(t, 4096)
 	use(t, m, k)
 	disk.before = func(block.Request) error {
-		if _, err := k.Key.Evict(ctx); err != nil {
+		if _, err := k.Key.Revoke(ctx); err != nil {
 			t.Error(err)
 		}
 		return nil
@@ -288,6 +288,52 @@ func TestKeyEvictedDuringARead(t *testing.T) {
 	if e.Calls(enginetest.Crypt) != calls {
 		t.Error("the engine was used after the eviction (blkcrypto.md invariant 25)")
 	}
+}
+
+// dm-fscrypt.md invariant 52, blkcrypto.md invariant 22: a read that waits at
+// the device has no keyslot, and is waited for all the same; an eviction that
+// must find the key idle refuses and changes nothing.
+func TestEvictionWaitsForAReadAtTheDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newManager(t, 1)
+		k, disk := newKey(t, "k"), newRAM(t, 4096)
+		dev := keyslot.Over(disk, m)
+		plain := bytes.Repeat([]byte("data"), 128)
+		do := func(op block.Op, data []byte) error {
+			return dev.Do(ctx, block.Request{Op: op, Len: 512, Data: block.Bytes(data), Crypt: blkcrypto.Context{Key: k.Key}})
+		}
+		if err := do(block.OpWrite, bytes.Clone(plain)); err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		disk.before = func(block.Request) error { <-gate; return nil }
+		got := make([]byte, 512)
+		read, evicted := make(chan error), make(chan error, 1)
+		go func() { read <- do(block.OpRead, got) }()
+		synctest.Wait()
+		if _, err := k.Key.EvictIdle(ctx); !errors.Is(err, blkcrypto.ErrKeyBusy) || k.Key.Evicted() || k.Key.InUse() != 1 {
+			t.Errorf("eviction of a key in use: %v, evicted %v, %d requests; want %v, and all as before",
+				err, k.Key.Evicted(), k.Key.InUse(), blkcrypto.ErrKeyBusy)
+		}
+		go func() { _, err := k.Key.Evict(ctx); evicted <- err }()
+		synctest.Wait()
+		if len(evicted) > 0 {
+			t.Error("the eviction did not wait for the read")
+		}
+		if err := do(block.OpRead, make([]byte, 512)); !errors.Is(err, blkcrypto.ErrKeyEvicted) {
+			t.Errorf("a new read while the eviction waits: %v, want %v", err, blkcrypto.ErrKeyEvicted)
+		}
+		close(gate)
+		if err := <-read; err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("the read that was under way: %v, right data %v", err, bytes.Equal(got, plain))
+		}
+		if err := <-evicted; err != nil {
+			t.Error(err)
+		}
+		if r := resident(m, k); r != nil {
+			t.Errorf("the key is in slots %v", r)
+		}
+	})
 }
 
 // blkcrypto.md invariants 4, 8 and 25, section 6: refused before the disk is

@@ -25,7 +25,7 @@ func NewPassthrough(name string, profile func() blkcrypto.Profile,
 
 // get is Get: the zero Slot, unless the key is dead.
 func (p *passthrough) get(k *blkcrypto.Key) (Slot, error) {
-	if k.Evicted() {
+	if k.Dead() {
 		return Slot{}, blkcrypto.ErrKeyEvicted
 	}
 	return Slot{}, nil

@@ -174,7 +174,7 @@ func (m *Manager) serveKey(k *blkcrypto.Key, starved bool) (grant, bool) {
 	switch {
 	case m.closed:
 		return grant{err: block.ErrClosed}, true
-	case k.Evicted():
+	case k.Dead():
 		return grant{err: blkcrypto.ErrKeyEvicted}, true
 	}
 	if s := m.hit(k, starved); s != nil {

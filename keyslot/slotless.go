@@ -40,7 +40,7 @@ func (m *Manager) getDirect(ctx context.Context, k *blkcrypto.Key, nowait bool) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.leaving[k.ID()] > 0 && !k.Evicted() {
+	for m.leaving[k.ID()] > 0 && !k.Dead() {
 		if nowait {
 			return Slot{}, block.ErrWouldBlock
 		}
@@ -51,7 +51,7 @@ func (m *Manager) getDirect(ctx context.Context, k *blkcrypto.Key, nowait bool) 
 	switch d := &m.direct; {
 	case m.closed:
 		return Slot{}, block.ErrClosed
-	case k.Evicted():
+	case k.Dead():
 		return Slot{}, blkcrypto.ErrKeyEvicted
 	case d.slots[k.ID()] == nil && len(d.free) > 0:
 		last := len(d.free) - 1

@@ -187,7 +187,7 @@ func (e *encrypt) Map(r *block.Request) (block.Device, error) {
 	}
 	if r.Op.HasData() {
 		r.Crypt = e.context(r.Off)
-		r.Flags &^= block.SkipDefaultKey // what goes down from here is this target's, not the sender's
+		r.Flags &^= block.SkipDefaultKey | block.KeyHeld // what goes down from here is this target's, not the sender's
 	} else if r.Op == block.OpDiscard && !e.discards {
 		return nil, block.ErrNotSupported
 	}
