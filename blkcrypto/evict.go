@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"keyway/internal/point"
 )
 
 // A Place is one line of the receipt of an eviction.
@@ -39,6 +41,7 @@ func (e Eviction) Err() error {
 // still may. Evict of a key that is gone is a success without places.
 func (k *Key) Evict(ctx context.Context) (Eviction, error) {
 	k.close(keyClosed)
+	point.At("blkcrypto: closed")
 	return k.evict(ctx)
 }
 
@@ -48,6 +51,7 @@ func (k *Key) EvictIdle(ctx context.Context) (Eviction, error) {
 	if err := Retire(k); err != nil {
 		return Eviction{Key: k.name, ID: k.id}, err
 	}
+	point.At("blkcrypto: retired")
 	return k.evict(ctx)
 }
 
@@ -73,6 +77,7 @@ func (k *Key) evict(ctx context.Context) (Eviction, error) {
 		return receipt, receipt.Err()
 	}
 	k.close(keyDead)
+	point.At("blkcrypto: dead")
 
 	k.mu.Lock()
 	holders := k.holders
@@ -80,9 +85,13 @@ func (k *Key) evict(ctx context.Context) (Eviction, error) {
 	receipt.Places = make([]Place, len(holders))
 	var wg sync.WaitGroup
 	for i, h := range holders {
-		wg.Go(func() { receipt.Places[i] = h.EvictKey(ctx, k) })
+		wg.Go(func() {
+			point.AtIndex("blkcrypto: asking holder", i)
+			receipt.Places[i] = h.EvictKey(ctx, k)
+		})
 	}
 	wg.Wait()
+	point.At("blkcrypto: asked")
 
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"keyway/internal/point"
 	"keyway/internal/secret"
 )
 
@@ -124,6 +125,7 @@ func (k *Key) Program(h Holder, use func(bytes []byte) error) error {
 	if err := k.hold(h); err != nil {
 		return err
 	}
+	point.At("blkcrypto: held")
 	return use(k.bytes.Bytes())
 }
 

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"sync/atomic"
+
+	"keyway/internal/point"
 )
 
 // ErrKeyBusy refuses the eviction of a key that requests use.
@@ -43,6 +45,7 @@ func (k *Key) shard(lane uint16) *useShard { return &k.uses[int(lane)&(len(k.use
 // Hot: no allocation.
 func (k *Key) Enter(lane uint16) error {
 	k.shard(lane).inside.Add(1)
+	point.At("blkcrypto: entering")
 	if k.state.Load() == keyLive {
 		return nil
 	}
@@ -70,6 +73,7 @@ func (k *Key) Leave(lane uint16) {
 	if k.shard(lane).inside.Add(-1) < 0 {
 		panic("blkcrypto: a request left a key that it had not entered")
 	}
+	point.At("blkcrypto: left")
 	if k.state.Load() != keyLive {
 		k.notify()
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"keyway/internal/point"
 )
 
 // gateShards bounds the cache lines of a gate: lanes beyond it share. 32
@@ -44,6 +46,7 @@ type Counters struct {
 func (g *Gate) Enter(ctx context.Context, lane uint16, nowait bool) error {
 	s := &g.shards[lane%gateShards]
 	s.inside.Add(1)
+	point.At("block: entering")
 	if !g.closed.Load() {
 		return nil
 	}
@@ -63,6 +66,7 @@ func (g *Gate) enterSlow(ctx context.Context, lane uint16) error {
 		g.mu.Unlock()
 		select {
 		case <-opened:
+			point.At("block: opened")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -77,6 +81,7 @@ func (g *Gate) enterSlow(ctx context.Context, lane uint16) error {
 // Leave ends what Enter admitted.
 func (g *Gate) Leave(lane uint16) {
 	g.shards[lane%gateShards].inside.Add(-1)
+	point.At("block: left")
 	if g.closed.Load() {
 		select {
 		case g.drained <- struct{}{}:
@@ -105,6 +110,7 @@ func (g *Gate) Close(ctx context.Context) error {
 		g.mu.Unlock()
 		g.closed.Store(true)
 	}
+	point.At("block: closed")
 	for !g.empty() {
 		select {
 		case <-g.drained:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 	"keyway/keyslot"
 )
 
@@ -28,6 +29,7 @@ func (m *Mapped) evictBeneath(ctx context.Context, k *blkcrypto.Key) blkcrypto.P
 	place := blkcrypto.Place{Holder: fmt.Sprintf("device %q", m.Name())}
 	var details []string
 	var errs []error
+	point.At("dm: evicting beneath")
 	for e := range m.managersBeneath() {
 		p := e.EvictKey(ctx, k) // all of them, whatever one answers
 		details = append(details, fmt.Sprintf("%s: %s", p.Holder, p.Detail))

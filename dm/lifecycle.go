@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"keyway/internal/point"
 )
 
 // closeTimeout bounds how long a replaced table may take to give back its
@@ -69,6 +71,7 @@ func (m *Mapped) discard(t *Table) {
 	if t == nil {
 		return
 	}
+	point.At("dm: discarding")
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := t.Close(ctx); err != nil && m.o.Warn != nil {
@@ -113,6 +116,7 @@ func (m *Mapped) suspend(ctx context.Context, o SuspendOptions) error {
 		}
 	}
 	m.suspended.Store(true)
+	point.At("dm: suspended")
 	return nil
 }
 
@@ -147,6 +151,7 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 	if err := next.recheck(); err != nil {
 		return fmt.Errorf("resume of %q: %w", m.Name(), err)
 	}
+	point.At("dm: rechecked")
 	was := m.suspended.Load()
 	if err := m.suspend(ctx, o); err != nil {
 		return err

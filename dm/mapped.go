@@ -10,6 +10,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // Errors of the control of mapped devices, compared with errors.Is.
@@ -101,6 +102,7 @@ func (m *Mapped) do(ctx context.Context, r *block.Request) error {
 		}
 		return m.opError(r, fmt.Errorf("the device is suspended: %w", err))
 	}
+	point.At("dm: admitted")
 	t := m.live.Load()
 	if t == nil {
 		m.gate.Leave(r.Lane)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // RemoveOptions change how a device is removed.
@@ -76,6 +77,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	}
 	m.removed = true // no new handles
 	graph.mu.Unlock()
+	point.At("dm: removing")
 	if err := m.drain(ctx); err != nil {
 		graph.mu.Lock()
 		m.removed = false

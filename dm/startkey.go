@@ -8,6 +8,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // A use is one StartKey that has not been stopped.
@@ -94,8 +95,10 @@ func (r *ripple) stranded() *StrandsError {
 // stand in the way are evicted first. m is suspended.
 func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table, err error) {
 	for {
+		point.At("dm: swapping")
 		old, stranded := m.trySwap(next)
 		if stranded == nil {
+			point.At("dm: swapped")
 			return old, nil
 		}
 		if !revoke {

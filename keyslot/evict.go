@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 )
 
 // EvictKey takes k out of every slot that holds it or may, once no request
@@ -24,9 +25,11 @@ func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Plac
 		return m.evictDirect(ctx, k)
 	}
 	p := blkcrypto.Place{Holder: m.Name(), Detail: "in no keyslot"}
+	point.At("keyslot: evicting")
 	if !m.leave(k) {
 		return p
 	}
+	point.At("keyslot: leaving")
 	var places []string
 	var errs []error
 	for i := range m.slots {
@@ -36,6 +39,7 @@ func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Plac
 		}
 		errs = append(errs, err)
 	}
+	point.At("keyslot: left")
 	m.left(k)
 	if places != nil {
 		p.Detail = strings.Join(places, ", ")
@@ -119,6 +123,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.stopRetrying()
 	m.pump()
 	m.mu.Unlock()
+	point.At("keyslot: closed")
 	if m.direct.engine != nil {
 		if p := m.evictDirect(ctx, nil); p.Err != nil {
 			return fmt.Errorf("%s: %w", p.Holder, p.Err)

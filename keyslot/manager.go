@@ -10,6 +10,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // A Manager shares the keyslots of one engine among keys. A key is mapped to
@@ -148,8 +149,11 @@ type Slot struct {
 // Hot: no allocation if k is in a slot.
 func (m *Manager) Get(ctx context.Context, k *blkcrypto.Key, nowait bool) (Slot, error) {
 	if m.open.Load() {
-		if s := m.find(k); s != nil && m.use(s, k) {
-			return Slot{m, s}, nil
+		if s := m.find(k); s != nil {
+			point.At("keyslot: found")
+			if m.use(s, k) {
+				return Slot{m, s}, nil
+			}
 		}
 	}
 	return m.getSlow(ctx, k, nowait)
@@ -161,6 +165,7 @@ func (m *Manager) use(s *slot, k *blkcrypto.Key) bool {
 	if !s.ref() {
 		return false
 	}
+	point.At("keyslot: referenced")
 	if s.key.Load() == k && !k.Dead() {
 		return true
 	}
@@ -184,6 +189,7 @@ func (s Slot) Put() {
 	if s.s.released.Load() != s.m.clock.Load() {
 		s.s.released.Store(s.m.clock.Add(1))
 	}
+	point.At("keyslot: putting")
 	s.m.drop(s.s)
 }
 
@@ -201,6 +207,7 @@ func (m *Manager) drop(s *slot) {
 	if n < 0 {
 		panic("keyslot: slot released twice")
 	}
+	point.At("keyslot: released")
 	if n == 0 && m.queued.Load() {
 		m.mu.Lock()
 		m.pump()

@@ -9,6 +9,7 @@ import (
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/arena"
+	"keyway/internal/point"
 )
 
 // maxBounce bounds the memory that one request takes for ciphertext, in
@@ -123,6 +124,7 @@ func (o *over) crypt(ctx context.Context, d Direction, r *block.Request, dst, sr
 	if err != nil {
 		return err
 	}
+	point.At("keyslot: transforming")
 	err = s.Crypt(d, r.Crypt.DUN, dst, src)
 	s.Put()
 	return err
@@ -142,6 +144,7 @@ func (o *over) direct(ctx context.Context, r *block.Request) (done bool, err err
 		return !errors.Is(err, block.ErrNotSupported), err
 	}
 	defer o.memory.Return(r.Lane, r.Off, r.Len, write)
+	point.At("keyslot: transforming")
 	if write {
 		return true, s.Crypt(Encrypt, r.Crypt.DUN, block.Bytes(b), r.Data)
 	}
@@ -157,6 +160,7 @@ func (o *over) read(ctx context.Context, r block.Request) error {
 	if err := o.dev.Do(ctx, down); err != nil {
 		return err
 	}
+	point.At("keyslot: read")
 	return o.crypt(ctx, Decrypt, &r, r.Data, r.Data)
 }
 
@@ -188,6 +192,7 @@ func (o *over) writeInPlace(ctx context.Context, r block.Request) error {
 	if err := o.crypt(ctx, Encrypt, &r, r.Data, r.Data); err != nil {
 		return err
 	}
+	point.At("keyslot: encrypted")
 	down := r
 	down.Crypt = blkcrypto.Context{}
 	err := o.dev.Do(ctx, down)
@@ -229,6 +234,7 @@ func (o *over) write(ctx context.Context, r block.Request) error {
 		if err := o.crypt(ctx, Encrypt, &part, down.Data, src); err != nil {
 			return err
 		}
+		point.At("keyslot: encrypted")
 		if err := o.dev.Do(ctx, down); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // maxPassed bounds how many requests whose key is in a slot may pass the
@@ -53,6 +54,7 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 	if err := m.check(k); err != nil {
 		return Slot{}, err
 	}
+	point.At("keyslot: missed")
 	m.mu.Lock()
 	if s := m.hit(k, m.starved != nil); s != nil {
 		m.mu.Unlock()
@@ -85,11 +87,14 @@ func (m *Manager) await(ctx context.Context, w *waiter) (grant, error) {
 		m.stats.Waits++
 	}
 	m.mu.Unlock()
+	point.At("keyslot: waiting")
 	select {
 	case g := <-w.ready:
+		point.At("keyslot: granted")
 		return g, nil
 	case <-ctx.Done():
 	}
+	point.At("keyslot: gave up")
 	m.mu.Lock()
 	i := slices.Index(m.queue, w)
 	if i < 0 {
@@ -284,8 +289,10 @@ func (m *Manager) repair(k *blkcrypto.Key, s *slot) error {
 // has the engine and s, and keeps both.
 func (m *Manager) load(k *blkcrypto.Key, s *slot) error {
 	err := k.Program(m, func(key []byte) error {
+		point.AtIndex("keyslot: programming", s.number)
 		return m.engine.Program(s.number, k.Config(), key)
 	})
+	point.AtIndex("keyslot: programmed", s.number)
 	if err != nil {
 		if broken := m.empty(s); broken != nil {
 			err = fmt.Errorf("%w; in quarantine: %w", err, broken)
@@ -308,7 +315,9 @@ func (m *Manager) load(k *blkcrypto.Key, s *slot) error {
 // empty makes the engine empty s: it is free then, or in quarantine if the
 // engine failed. The caller has the engine and s, and keeps both.
 func (m *Manager) empty(s *slot) error {
+	point.AtIndex("keyslot: emptying", s.number)
 	err := m.engine.Evict(s.number)
+	point.AtIndex("keyslot: emptied", s.number)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	was := s.broken

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 )
 
 // Reset takes all slots when their last requests have ended, calls lose, in
@@ -27,10 +28,13 @@ func (m *Manager) Reset(lose func()) error {
 		return nil
 	}
 	m.take(&waiter{kind: wantEngine})
+	point.At("keyslot: resetting")
 	for i := range m.slots {
 		m.take(&waiter{kind: wantForReset, slot: &m.slots[i]})
 	}
+	point.At("keyslot: losing")
 	lose()
+	point.At("keyslot: lost")
 	var errs []error
 	for i := range m.slots {
 		if err := m.restore(&m.slots[i]); err != nil {

@@ -3,6 +3,8 @@ package keyslot
 import (
 	"context"
 	"time"
+
+	"keyway/internal/point"
 )
 
 // How long after a failed eviction the next is tried: doubled each time.
@@ -25,6 +27,7 @@ func (m *Manager) retryNow() {
 	m.mu.Lock()
 	m.retry = nil
 	m.mu.Unlock()
+	point.At("keyslot: retrying")
 	for i := range m.slots {
 		m.repairSlot(&m.slots[i])
 	}

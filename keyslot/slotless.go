@@ -6,6 +6,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // Slotless is an Engine whose Slots is 0: each request brings its key, as those of
@@ -35,9 +36,11 @@ func (m *Manager) getDirect(ctx context.Context, k *blkcrypto.Key, nowait bool) 
 	if err := m.check(k); err != nil {
 		return Slot{}, err
 	}
+	point.At("keyslot: missed")
 	if err := k.Program(m, func([]byte) error { return nil }); err != nil {
 		return Slot{}, err
 	}
+	point.At("keyslot: told")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.leaving[k.ID()] > 0 && !k.Dead() {
