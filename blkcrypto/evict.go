@@ -66,12 +66,10 @@ func (k *Key) Revoke(ctx context.Context) (Eviction, error) {
 // evict is what all have in common; k is closed or dead.
 func (k *Key) evict(ctx context.Context) (Eviction, error) {
 	receipt := Eviction{Key: k.name, ID: k.id}
-	select {
-	case k.evicting <- struct{}{}:
-		defer func() { <-k.evicting }()
-	case <-ctx.Done():
-		return receipt, fmt.Errorf("key %q: another eviction of it is under way: %w", k.name, context.Cause(ctx))
+	if err := k.takeTurn(ctx); err != nil {
+		return receipt, fmt.Errorf("key %q: another eviction of it is under way: %w", k.name, err)
 	}
+	defer func() { <-k.evicting }()
 	if err := k.drain(ctx); err != nil {
 		receipt.Places = []Place{{Holder: "requests", Detail: "which use it", Err: err}}
 		return receipt, receipt.Err()
@@ -106,4 +104,19 @@ func (k *Key) evict(ctx context.Context) (Eviction, error) {
 		k.gone = true
 	}
 	return receipt, receipt.Err()
+}
+
+// takeTurn waits for the end of another eviction of k, also with no time to wait.
+func (k *Key) takeTurn(ctx context.Context) error {
+	select {
+	case k.evicting <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case k.evicting <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -205,7 +205,8 @@ type Wrapped struct {
 
 // EvictKey is the body of POST /v1/keys/NAME/evict.
 type EvictKey struct {
-	Force bool `json:"force,omitempty"`
+	IfIdle bool `json:"if_idle,omitempty"` // refuse while a table or a request uses the key
+	Force  bool `json:"force,omitempty"`   // do not wait for requests, and forget the key whatever places say
 }
 
 // Eviction is its answer: the receipt. Status 200 means gone from everywhere;

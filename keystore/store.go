@@ -212,7 +212,7 @@ func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) er
 	forget := e.desc.Auto && e.users == 0 && !e.evicting
 	s.mu.Unlock()
 	if forget {
-		_, err := s.evict(ctx, e, false)
+		_, err := s.evict(ctx, e, EvictOptions{})
 		return err
 	}
 	if !last {
@@ -227,36 +227,40 @@ func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) er
 	return err
 }
 
+// EvictOptions change how a key is evicted.
+type EvictOptions struct {
+	IfIdle bool // refuse with blkcrypto.ErrKeyBusy while a table or a request uses it
+	Force  bool // requests that wait fail, and the key is forgotten even if some place does not confirm
+}
+
 // Evict makes every new request with the key called name fail, waits until
 // ctx ends for those under way, takes the key out of every engine and cipher
 // that ever had it, and wipes it. The receipt names every such place. If some
 // place does not confirm, the key remains listed, unusable, and Evict may be
-// called again; with force it is forgotten all the same, and the error tells
-// where it may still be.
-func (s *Store) Evict(ctx context.Context, name string, force bool) (blkcrypto.Eviction, error) {
+// called again. The error tells where it may still be, also with Force.
+func (s *Store) Evict(ctx context.Context, name string, o EvictOptions) (blkcrypto.Eviction, error) {
 	s.mu.Lock()
 	e := s.entries[name]
 	s.mu.Unlock()
 	if e == nil {
 		return blkcrypto.Eviction{Key: name}, fmt.Errorf("key %q %w", name, ErrNotFound)
 	}
-	return s.evict(ctx, e, force)
+	return s.evict(ctx, e, o)
 }
 
-func (s *Store) evict(ctx context.Context, e *entry, force bool) (blkcrypto.Eviction, error) {
-	s.mu.Lock()
-	e.evicting = true
-	for v, d := range e.derived {
-		e.left = append(e.left, d.key)
-		delete(e.derived, v)
-	}
-	keys := slices.Clone(e.left)
-	s.mu.Unlock()
-
+func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.Eviction, error) {
 	sum := blkcrypto.Eviction{Key: e.desc.Name}
+	keys, err := s.withdraw(e, o)
+	if err != nil {
+		return sum, err
+	}
+	evict := (*blkcrypto.Key).Evict
+	if o.Force {
+		evict = (*blkcrypto.Key).Revoke
+	}
 	var errs []error
 	for _, k := range keys {
-		r, err := k.Evict(ctx)
+		r, err := evict(k, ctx)
 		sum.Places = append(sum.Places, r.Places...)
 		if sum.ID == 0 {
 			sum.ID = r.ID
@@ -277,17 +281,39 @@ func (s *Store) evict(ctx context.Context, e *entry, force bool) (blkcrypto.Evic
 		e.bytes, e.missing = nil, "it has been evicted"
 		sum.Places = append(sum.Places, blkcrypto.Place{Holder: "key store", Detail: "locked memory"})
 	}
-	if (len(e.left) == 0 || force) && s.entries[e.desc.Name] == e {
+	if (len(e.left) == 0 || o.Force) && s.entries[e.desc.Name] == e {
 		delete(s.entries, e.desc.Name)
 	}
 	return sum, errors.Join(errs...)
+}
+
+// withdraw takes e's keys away from new users and returns those to be evicted.
+func (s *Store) withdraw(e *entry, o EvictOptions) ([]*blkcrypto.Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := slices.Clone(e.left)
+	for _, d := range e.derived {
+		keys = append(keys, d.key)
+	}
+	if o.IfIdle && !e.evicting {
+		if e.users > 0 {
+			return nil, fmt.Errorf("key %q: %w by %d table rows", e.desc.Name, blkcrypto.ErrKeyBusy, e.users)
+		}
+		if err := blkcrypto.Retire(keys...); err != nil {
+			return nil, err
+		}
+	}
+	e.evicting = true
+	clear(e.derived)
+	e.left = slices.Clone(keys)
+	return keys, nil
 }
 
 // Close evicts every key.
 func (s *Store) Close(ctx context.Context) error {
 	var errs []error
 	for _, st := range s.List() {
-		if _, err := s.Evict(ctx, st.Name, true); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := s.Evict(ctx, st.Name, EvictOptions{Force: true}); err != nil && !errors.Is(err, ErrNotFound) {
 			errs = append(errs, err)
 		}
 	}

@@ -166,7 +166,7 @@ func TestEvictReceiptNamesEveryPlace(t *testing.T) {
 	a, relA := use(t, &s, "k", 4096)
 	b, relB := use(t, &s, "k", 512)
 	m1, m2, m3 := program(t, a), program(t, a), program(t, b)
-	receipt, err := s.Evict(t.Context(), "k", false)
+	receipt, err := s.Evict(t.Context(), "k", EvictOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestEvictWaitsForRequestsUntilItsDeadline(t *testing.T) {
 	<-e.entered
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	receipt, err := s.Evict(ctx, "k", false)
+	receipt, err := s.Evict(ctx, "k", EvictOptions{})
 	if !errors.Is(err, context.DeadlineExceeded) || len(receipt.Places) != 2 || receipt.Places[0].Err == nil {
 		t.Fatalf("eviction with a request in flight: %v, %+v; want the deadline, and the slot named", err, receipt.Places)
 	}
@@ -255,7 +255,7 @@ func TestEvictWaitsForRequestsUntilItsDeadline(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("the request in flight: %v", err)
 	}
-	if _, err := s.Evict(t.Context(), "k", false); err != nil {
+	if _, err := s.Evict(t.Context(), "k", EvictOptions{}); err != nil {
 		t.Errorf("second try: %v", err)
 	}
 	if _, ok := s.Get("k"); ok || m.Stats().Resident != 0 {
@@ -322,5 +322,47 @@ func TestReadFileRefuses(t *testing.T) {
 		if b, err := ReadFile(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, %v; want an error that names it", path, b, err)
 		}
+	}
+}
+
+// dm-fscrypt.md invariant 52: refused while busy, and then nothing is changed.
+func TestEvictIfIdle(t *testing.T) {
+	var s Store
+	idle := EvictOptions{IfIdle: true}
+	add(t, &s, "k")
+	k, release := use(t, &s, "k", 4096)
+	if _, err := s.Evict(t.Context(), "k", idle); !errors.Is(err, blkcrypto.ErrKeyBusy) {
+		t.Errorf("a key that a table uses: %v, want %v", err, blkcrypto.ErrKeyBusy)
+	}
+	if st, _ := s.Get("k"); st.Pending || k.Evicted() {
+		t.Errorf("after the refusal: %+v, evicted %v", st, k.Evicted())
+	}
+	if err := k.Enter(3); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	if err := release(short); !errors.Is(err, blkcrypto.ErrKeyBusy) { // the row is gone, its last request is not
+		t.Errorf("release: %v, want %v", err, blkcrypto.ErrKeyBusy)
+	}
+	k.Leave(3)
+	if _, err := s.Evict(t.Context(), "k", idle); err != nil || !k.Dead() {
+		t.Errorf("an idle key: %v, dead %v", err, k.Dead())
+	}
+}
+
+func TestEvictWithForceDoesNotWaitForRequests(t *testing.T) {
+	var s Store
+	add(t, &s, "k")
+	k, release := use(t, &s, "k", 4096)
+	if err := k.Enter(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Evict(t.Context(), "k", EvictOptions{Force: true}); err != nil || !k.Dead() {
+		t.Errorf("%v, dead %v", err, k.Dead())
+	}
+	k.Leave(0)
+	if err := release(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

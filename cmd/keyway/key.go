@@ -143,7 +143,11 @@ func (c *cli) keyEvict() *cobra.Command {
 for, then it is wiped from every engine and cipher that ever held it and from
 memory. The receipt names every such place. Where the time is over first, the key
 stays listed, unusable, and evict may be called again. The file that it came from
-is left alone.`,
+is left alone.
+
+With --if-idle a key that a table or a request uses is refused, and remains as
+usable as it was. With --force no request is waited for, only engines at work:
+requests that wait for a device, or at a suspended one, will fail.`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := c.client().EvictKey(cmd.Context(), args[0], r)
@@ -164,7 +168,9 @@ is left alone.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&r.Force, "force", false, "forget the key even if some place does not confirm in time that it is gone")
+	cmd.Flags().BoolVar(&r.IfIdle, "if-idle", false, "refuse if a table or a request uses the key")
+	cmd.Flags().BoolVar(&r.Force, "force", false, "do not wait for requests, and forget the key even if some place does not confirm that it is gone")
+	cmd.MarkFlagsMutuallyExclusive("if-idle", "force")
 	return c.withTimeout(c.withJSON(cmd), "wait no longer than this `duration` for requests that use the key (default: wait)")
 }
 

@@ -117,7 +117,7 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 		return ch, err
 	}
 	if err := d.save(); err != nil {
-		_, undo := d.keys.Evict(ctx, r.Name, true)
+		_, undo := d.keys.Evict(ctx, r.Name, keystore.EvictOptions{Force: true})
 		return ch, errors.Join(err, undo)
 	}
 	d.events.publish(control.Event{Kind: control.EventKeyAdded, Key: r.Name, Detail: c.String()})
@@ -154,7 +154,10 @@ func keyFile(fd int) (*os.File, error) {
 // evictKey evicts a key and tells where it was.
 func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) (control.Eviction, error) {
 	users := d.usersOf(name)
-	receipt, err := d.keys.Evict(ctx, name, r.Force)
+	receipt, err := d.keys.Evict(ctx, name, keystore.EvictOptions{IfIdle: r.IfIdle, Force: r.Force})
+	if errors.Is(err, blkcrypto.ErrKeyBusy) && r.IfIdle {
+		return control.Eviction{}, hint(err, "without --if-idle the eviction waits for requests, and the devices that use the key can do nothing without it")
+	}
 	if errors.Is(err, keystore.ErrNotFound) {
 		var names []string
 		for _, k := range d.keys.List() {
