@@ -54,16 +54,22 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 	if err := m.check(k); err != nil {
 		return Slot{}, err
 	}
-	point.At("keyslot: missed")
 	m.mu.Lock()
-	if s := m.hit(k, m.starved != nil); s != nil {
-		m.mu.Unlock()
+	s := m.hit(k, m.starved != nil)
+	m.mu.Unlock()
+	switch {
+	case s != nil:
 		return Slot{m, s}, nil
-	}
-	if nowait {
-		m.mu.Unlock()
+	case nowait:
 		return Slot{}, block.ErrWouldBlock
 	}
+	// An eviction must ask here from now on, though nothing of k is here yet: else it
+	// could end while a slot is kept for k and waits to be programmed.
+	if err := k.Program(m, func([]byte) error { return nil }); err != nil {
+		return Slot{}, err
+	}
+	point.At("keyslot: missed")
+	m.mu.Lock()
 	g, err := m.await(ctx, &waiter{kind: wantKey, key: k})
 	switch {
 	case err != nil:

@@ -1,0 +1,310 @@
+//go:build invariants || race
+
+package keyslot_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+	"keyway/internal/interleave"
+	"keyway/keyslot"
+	"keyway/keyslot/enginetest"
+)
+
+func mustEvict(w *interleave.World, k testKey) {
+	if _, err := k.Evict(w.Ctx); err != nil {
+		w.Errorf("evict %v: %v", k, err)
+	}
+}
+
+// wantEvicted checks the error of a request that an eviction may refuse, and counts it.
+func wantEvicted(w *interleave.World, err error, may bool) {
+	if !may || !errors.Is(err, blkcrypto.ErrKeyEvicted) {
+		w.Errorf("request: %v", err)
+	}
+	w.Outcome("refused")
+}
+
+// R4: the callback of the last request evicts the key at once and frees it: the slot's
+// reference went before, so the eviction need not wait, and a reset that comes then does
+// not put the key back (invariants 14, 20, 21).
+func TestRace04CompleteEvictFree(t *testing.T) {
+	for name, points := range map[string][]string{
+		"against another request": {"keyslot: transforming", "keyslot: released", "keyslot: encrypted", "blkcrypto: left"},
+		"against a reset":         {"keyslot: transforming", "keyslot: released", "keyslot: resetting", "keyslot: lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{Points: points, World: func(w *interleave.World) {
+				r := newRaceWorld(w, 2)
+				o := keyslot.Over(newRAM(w, 4096), r.m)
+				ks := newKeys(w, 2)
+				write := func(k testKey) {
+					q := block.Request{Op: block.OpWrite, Len: 512, Data: block.Bytes(make([]byte, 512)), Crypt: blkcrypto.Context{Key: k.Key}}
+					if err := o.Do(w.Ctx, q); err != nil {
+						w.Errorf("write with %v: %v", k, err)
+					}
+				}
+				w.Go("complete and evict", func() {
+					write(ks[0])
+					for _, res := range r.m.Residents() {
+						if res.ID == ks[0].ID() && res.Requests != 0 {
+							w.Errorf("the request is complete and its slot has %d references (invariant 14)", res.Requests)
+						}
+					}
+					if _, err := ks[0].EvictIdle(w.Ctx); err != nil {
+						w.Errorf("evict in the callback: %v, want success (invariant 14)", err)
+					}
+					r.wantGone(ks[0])
+				})
+				if name == "against a reset" {
+					w.Go("reset", func() {
+						if err := r.m.Reset(r.e.Lose); err != nil {
+							w.Error(err)
+						}
+					})
+				} else {
+					w.Go("other", func() { write(ks[1]) })
+				}
+				w.Check(func() {
+					r.wantGone(ks[0])
+					r.wantOneSlotEach(ks[1])
+				})
+			}})
+		})
+	}
+}
+
+// R5: an eviction races a reset that puts keys back: the evicted one stays out and the
+// other one is in place (invariants 19 to 21).
+func TestRace05EvictAgainstReset(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points: []string{"blkcrypto: dead", "keyslot: evicting", "keyslot: leaving", "keyslot: emptying", "keyslot: emptied",
+			"keyslot: resetting", "keyslot: lost", "keyslot: programming"},
+		World: func(w *interleave.World) {
+			r := newRaceWorld(w, 2)
+			ks := newKeys(w, 2)
+			use(w, r.m, ks[0])
+			use(w, r.m, ks[1])
+			w.Go("evict", func() {
+				mustEvict(w, ks[0])
+				r.wantGone(ks[0])
+			})
+			w.Go("reset", func() {
+				if err := r.m.Reset(r.e.Lose); err != nil {
+					w.Error(err)
+				}
+				if in := r.e.Where(ks[1].bytes); len(in) != 1 {
+					w.Errorf("after the reset the key in use is in slots %v, want one (invariant 20)", in)
+				}
+			})
+			w.Check(func() { r.wantGone(ks[0]); r.wantOneSlotEach(ks[1]) })
+		},
+	})
+}
+
+// R5 with a request for a third key, which may need the slot meanwhile.
+func TestRace05EvictAgainstResetAndReprogram(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points: []string{"keyslot: leaving", "keyslot: emptying", "keyslot: losing", "keyslot: programming"},
+		World: func(w *interleave.World) {
+			r := newRaceWorld(w, 1)
+			ks := newKeys(w, 2)
+			use(w, r.m, ks[0])
+			w.Go("evict", func() { mustEvict(w, ks[0]); r.wantGone(ks[0]) })
+			w.Go("reset", func() {
+				if err := r.m.Reset(r.e.Lose); err != nil {
+					w.Error(err)
+				}
+			})
+			w.Go("other", func() { r.hold(ks[1]) })
+			w.Check(func() { r.wantGone(ks[0]); r.wantOneSlotEach(ks[1]) })
+		},
+	})
+}
+
+// R6: an eviction races a request with the key. The request is served before the
+// eviction ends, or refused; nothing between (invariants 21, 22, 25).
+func TestRace06EvictAgainstGet(t *testing.T) {
+	for name, c := range map[string]struct {
+		resident bool
+		points   []string
+	}{
+		"a hit":     {true, []string{"keyslot: found", "keyslot: referenced", "keyslot: putting", "keyslot: released", "blkcrypto: dead", "keyslot: evicting", "keyslot: leaving", "keyslot: emptying", "keyslot: emptied"}},
+		"a program": {false, []string{"keyslot: missed", "keyslot: waiting", "keyslot: programming", "keyslot: programmed", "blkcrypto: held", "blkcrypto: dead", "blkcrypto: asked"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{Points: c.points, Outcomes: []string{"served", "refused"}, World: func(w *interleave.World) {
+				r := newRaceWorld(w, 2)
+				k := newKey(w, "k")
+				if c.resident {
+					use(w, r.m, k)
+				}
+				evicted := false
+				w.Go("get", func() {
+					s, err := r.m.Get(w.Ctx, k.Key, false)
+					if err != nil {
+						wantEvicted(w, err, true)
+						return
+					}
+					w.At("holding")
+					if evicted {
+						w.Error("the eviction ended while a request has the slot (invariant 22)")
+					}
+					if err := holds(s, k); err != nil {
+						w.Error(err)
+					}
+					s.Put()
+					w.Outcome("served")
+				})
+				w.Go("evict", func() {
+					mustEvict(w, k)
+					evicted = true
+					r.wantGone(k)
+				})
+				w.Check(func() { r.wantGone(k) })
+			}})
+		})
+	}
+}
+
+// R6 for an eviction from one manager, after which the key is as good as new: a request
+// is served, by the slot as it was or by a fresh one, and never refused.
+func TestRace06EvictFromOneManagerAgainstGet(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"keyslot: found", "keyslot: referenced", "keyslot: missed", "keyslot: waiting", "keyslot: leaving", "keyslot: emptying", "keyslot: left"},
+		Outcomes: []string{"busy", "fresh"},
+		World: func(w *interleave.World) {
+			r := newRaceWorld(w, 1)
+			k := newKey(w, "k")
+			use(w, r.m, k)
+			w.Go("get", func() {
+				r.hold(k)
+				if r.e.Calls(enginetest.Program) == 1 {
+					w.Outcome("busy")
+				} else {
+					w.Outcome("fresh")
+				}
+			})
+			w.Go("evict", func() {
+				if err := r.m.Evict(w.Ctx, k.Key); err != nil {
+					w.Error(err)
+				}
+			})
+			w.Check(func() { r.wantOneSlotEach(k) })
+		},
+	})
+}
+
+// R13: an eviction fails, and a key with the same bytes, or another, comes to the slot.
+// It is another key (numbers are never used again), nobody is served with what the slot
+// was left with, and the retry of the eviction does not hit the new key
+// (invariants 24, 25; dm-fscrypt.md invariant 53).
+func TestRace13NewKeyAfterAFailedEviction(t *testing.T) {
+	for name, same := range map[string]string{"equal bytes": "old", "other bytes": "new"} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{
+				Points:   []string{"keyslot: emptying", "keyslot: programming", "keyslot: retrying", "keyslot: waiting"},
+				Outcomes: []string{"served", "failed"},
+				World: func(w *interleave.World) {
+					r := newRaceWorld(w, 1)
+					old := newKey(w, "old")
+					use(w, r.m, old)
+					faults := 2
+					r.e.Fault = func(c enginetest.Call) error {
+						if c.Op == enginetest.Evict && faults > 0 {
+							faults--
+							return errFault
+						}
+						return nil
+					}
+					if _, err := old.Evict(w.Ctx); !errors.Is(err, errFault) {
+						w.Fatalf("evict: %v, want the fault (invariant 24)", err)
+					}
+					next := newKey(w, same)
+					if next.ID() == old.ID() {
+						w.Fatal("two keys have one number")
+					}
+					w.Go("retry", func() { w.Sleep(10 * time.Second) })
+					w.Go("get", func() {
+						s, err := r.m.Get(w.Ctx, next.Key, false)
+						if err != nil {
+							if !errors.Is(err, errFault) {
+								w.Errorf("get: %v", err)
+							}
+							w.Outcome("failed")
+							return
+						}
+						w.At("holding")
+						if err := holds(s, next); err != nil {
+							w.Error(err)
+						}
+						if len(resident(r.m, old)) != 0 {
+							w.Error("the slot serves the new key and is in quarantine for the old one")
+						}
+						s.Put()
+						w.Outcome("served")
+					})
+					w.Check(func() {
+						mustEvict(w, old)
+						r.wantOneSlotEach(next)
+						use(w, r.m, next)
+						mustEvict(w, next)
+						r.wantGone(old)
+						r.wantGone(next)
+					})
+				},
+			})
+		})
+	}
+}
+
+// R14: an engine here has no suspension; it has resets, in which it loses its keys, and
+// puts them back itself. While it is down nobody programs it but the reset, and nobody
+// meets it without his key (invariants 19, 20).
+func TestRace14ResetAgainstProgram(t *testing.T) {
+	for name, c := range map[string]struct {
+		points []string
+		keys   []int // that are needed during the reset
+	}{
+		"one more key":     {[]string{"keyslot: missed", "keyslot: waiting", "keyslot: programming", "keyslot: programmed", "keyslot: resetting", "keyslot: lost"}, []int{1}},
+		"two more":         {[]string{"keyslot: programming", "keyslot: resetting", "keyslot: lost"}, []int{1, 2}},
+		"one in its place": {[]string{"keyslot: found", "keyslot: referenced", "keyslot: programming", "keyslot: resetting", "keyslot: lost"}, []int{0, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{Points: c.points, World: func(w *interleave.World) {
+				r := newRaceWorld(w, 2)
+				ks := newKeys(w, 3)
+				use(w, r.m, ks[0])
+				down, lost := false, 0
+				r.e.Before = func(c enginetest.Call) {
+					switch {
+					case !down:
+					case c.Op == enginetest.Program:
+						lost-- // put back
+					default:
+						w.Errorf("%v of slot %d while the engine is down (invariant 19)", c.Op, c.Slot)
+					}
+				}
+				w.Go("reset", func() {
+					err := r.m.Reset(func() {
+						lost = r.e.Occupied()
+						r.e.Lose()
+						down = true
+					})
+					down = false
+					if err != nil || lost != 0 {
+						w.Errorf("reset: %v; %d more keys were lost than put back: somebody else programmed, or a key is missing (invariants 19 and 20)", err, lost)
+					}
+				})
+				for _, k := range c.keys {
+					w.Go(fmt.Sprint("get ", k), func() { r.hold(ks[k]) })
+				}
+				w.Check(func() { r.wantOneSlotEach(ks...) })
+			}})
+		})
+	}
+}
