@@ -28,14 +28,37 @@ type Gate struct {
 
 type gateShard struct {
 	inside atomic.Int64
-	ops    [numOps]atomic.Uint64
+	ops    [numCounts]atomic.Uint64 // by countOf
 	bytes  [numOps]atomic.Uint64
-	_      [128 - 8*(1+2*numOps)]byte // two cache lines: adjacent ones are fetched in pairs
+	_      [128 - 8*(1+numCounts+numOps)]byte // two cache lines: adjacent ones are fetched in pairs
+}
+
+// A Service says who transforms the data of a request.
+type Service uint8
+
+const (
+	NoContext  Service = iota // nobody: it has no encryption context
+	ByEngine                  // engines beneath, to which it goes with its context
+	BySoftware                // the fallback, at least a part of it
+	numServices
+)
+
+// numCounts is one for each Op, and for the two that may have a context, which come
+// first, one for each Service.
+const numCounts = numOps + 2*(int(numServices)-1)
+
+// countOf is which counter is for requests of op that are served so.
+func countOf(op Op, by Service) int {
+	if by == NoContext || op > OpWrite {
+		return int(op)
+	}
+	return int(numOps) - 2 + 2*int(by) + int(op)
 }
 
 // Counters is what passed through a gate, by Op.
 type Counters struct {
-	Ops, Bytes [numOps]uint64
+	Ops, Bytes       [numOps]uint64
+	Native, Software [2]uint64 // of Ops: reads and writes with a context
 }
 
 // Enter admits the caller, who must call Leave with the same lane. At a
@@ -91,9 +114,9 @@ func (g *Gate) Leave(lane uint16) {
 }
 
 // Count adds one request to the counters.
-func (g *Gate) Count(lane uint16, op Op, n int64) {
+func (g *Gate) Count(lane uint16, op Op, n int64, by Service) {
 	s := &g.shards[lane%gateShards]
-	s.ops[op].Add(1)
+	s.ops[countOf(op, by)].Add(1)
 	s.bytes[op].Add(uint64(n))
 }
 
@@ -164,6 +187,12 @@ func (g *Gate) Counters() (c Counters) {
 		for op := range numOps {
 			c.Ops[op] += g.shards[i].ops[op].Load()
 			c.Bytes[op] += g.shards[i].bytes[op].Load()
+		}
+		for op := range Op(2) {
+			native, software := g.shards[i].ops[countOf(op, ByEngine)].Load(), g.shards[i].ops[countOf(op, BySoftware)].Load()
+			c.Ops[op] += native + software
+			c.Native[op] += native
+			c.Software[op] += software
 		}
 	}
 	return c

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"unsafe"
 
 	"keyway/block"
 )
@@ -178,12 +179,38 @@ func TestGateStress(t *testing.T) {
 func TestGateCounters(t *testing.T) {
 	var g block.Gate
 	for lane := range uint16(64) {
-		g.Count(lane, block.OpWrite, 4096)
-		g.Count(lane, block.OpFlush, 0)
+		g.Count(lane, block.OpWrite, 4096, block.NoContext)
+		g.Count(lane, block.OpFlush, 0, block.NoContext)
 	}
 	c := g.Counters()
 	if c.Ops[block.OpWrite] != 64 || c.Bytes[block.OpWrite] != 64*4096 || c.Ops[block.OpFlush] != 64 || c.Ops[block.OpRead] != 0 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestGateCountsWhoTransforms: of reads and writes, how many engines did and how many
+// software; together they are all with a context.
+func TestGateCountsWhoTransforms(t *testing.T) {
+	var g block.Gate
+	want := block.Counters{}
+	for op := range block.Op(5) {
+		for by, n := range map[block.Service]int{block.NoContext: 1, block.ByEngine: 10, block.BySoftware: 100} {
+			if by != block.NoContext && op > block.OpWrite {
+				continue
+			}
+			for i := range n {
+				g.Count(uint16(i), op, 512, by)
+			}
+			want.Ops[op] += uint64(n)
+			want.Bytes[op] += uint64(n * 512)
+		}
+	}
+	want.Native, want.Software = [2]uint64{10, 10}, [2]uint64{100, 100}
+	if got := g.Counters(); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if size := unsafe.Sizeof(g); size > 32*128+64 {
+		t.Errorf("a gate has %d bytes: its shards are no longer pairs of cache lines", size)
 	}
 }
 

@@ -108,9 +108,9 @@ func (m *Mapped) do(ctx context.Context, r *block.Request) error {
 		m.gate.Leave(r.Lane)
 		return m.opError(r, m.noTable())
 	}
-	err := t.do(ctx, r)
+	by, err := t.do(ctx, r)
 	if err == nil {
-		m.gate.Count(r.Lane, r.Op, r.Len)
+		m.gate.Count(r.Lane, r.Op, r.Len, by)
 	}
 	m.gate.Leave(r.Lane)
 	if err != nil && err != block.ErrWouldBlock {

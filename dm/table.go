@@ -151,22 +151,25 @@ func (t *Table) find(off int64) int {
 // Do performs r on the rows it touches.
 //
 // Hot: no allocation for a request within one row.
-func (t *Table) Do(ctx context.Context, r block.Request) error { return t.do(ctx, &r) }
+func (t *Table) Do(ctx context.Context, r block.Request) error {
+	_, err := t.do(ctx, &r)
+	return err
+}
 
 // do takes the request by pointer, as everything does between the gate and
 // the target: a copy at each of these steps costs more than their work. It
-// does not change the request.
-func (t *Table) do(ctx context.Context, r *block.Request) error {
+// does not change the request. It says who transforms the data.
+func (t *Table) do(ctx context.Context, r *block.Request) (by block.Service, err error) {
 	if err := block.CheckAt(r, t.Size(), t.block, t.readOnly); err != nil {
-		return err
+		return by, err
 	}
 	if r.Len == 0 && r.Op != block.OpFlush {
-		return nil
+		return by, nil
 	}
 	if r.Crypt.Active() {
 		return t.crypt(ctx, r)
 	}
-	return t.plain(ctx, r)
+	return by, t.plain(ctx, r)
 }
 
 // plain performs a request without a context.

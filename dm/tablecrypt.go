@@ -14,15 +14,22 @@ import (
 // (blkcrypto.md, invariant 9).
 //
 // Hot: no allocation for a request within one row.
-func (t *Table) crypt(ctx context.Context, r *block.Request) error {
+func (t *Table) crypt(ctx context.Context, r *block.Request) (by block.Service, err error) {
 	i, v, _ := t.route(r)
 	switch v {
 	case servedBeneath:
-		return t.rows[i].do(ctx, r)
+		return block.ByEngine, t.rows[i].do(ctx, r)
 	case cutByRow:
-		return block.Parallel(ctx, t.divide(*r, i))
+		parts := t.divide(*r, i)
+		by = block.ByEngine
+		for _, p := range parts {
+			if p.Dev == t.soft {
+				by = block.BySoftware
+			}
+		}
+		return by, block.Parallel(ctx, parts)
 	}
-	return t.soft.Do(ctx, *r)
+	return block.BySoftware, t.soft.Do(ctx, *r)
 }
 
 // route says in which row r begins and whether its context is served beneath

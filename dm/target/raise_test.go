@@ -52,7 +52,9 @@ func TestFlakeyRaisesAtEachTurn(t *testing.T) {
 		for second, want := range [][]string{nil, nil, {"flakey: down: error_reads"}, {"flakey: up"}, nil, {"flakey: down: error_reads"}} {
 			var wg sync.WaitGroup
 			for range 4 {
-				wg.Go(func() { m.Do(t.Context(), block.Request{Op: block.OpRead, Len: 512, Data: block.Bytes(make([]byte, 512))}) })
+				wg.Go(func() {
+					m.Do(t.Context(), block.Request{Op: block.OpRead, Len: 512, Data: block.Bytes(make([]byte, 512))})
+				})
 			}
 			wg.Wait()
 			if got := take(); !slices.Equal(got, want) {
