@@ -291,6 +291,7 @@ func smaps(t *testing.T, addr uintptr) map[string]string {
 	return fields
 }
 
+// dm-fscrypt.md, invariant 64.
 func TestMemoryIsLockedAndOutOfDumpsAndForks(t *testing.T) {
 	each(t, func(t *testing.T) {
 		t.Run("fresh", func(t *testing.T) { isProtected(t, mustNew(t, 3*os.Getpagesize())) })
