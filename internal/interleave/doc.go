@@ -26,8 +26,9 @@
 // the actors. They start one by one and one runs at a time: until it comes to one of
 // Points, where it stops, or has to wait in the product, or ends. Then the explorer
 // picks who goes on, and over all runs it picks everybody everywhere. Goroutines that
-// the product starts become actors, named by the point, when they come to one. Check
-// is called when all actors have ended.
+// the product starts become actors, named by the point, when they come to one; of several
+// at one point, the first that was started is first. Check is called when all actors have
+// ended.
 //
 // A test double may be a point as well: its function calls World.At with a name that
 // need not be listed. Time stands still while anybody can run; World.Sleep lets it

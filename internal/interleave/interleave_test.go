@@ -107,8 +107,18 @@ func TestWaitersAreNotRun(t *testing.T) {
 	}
 }
 
-// TestGoroutinesOfTheProductBecomeActors, told apart by their index.
+// TestGoroutinesOfTheProductBecomeActors, told apart by their index, or by the order in
+// which they were started.
 func TestGoroutinesOfTheProductBecomeActors(t *testing.T) {
+	for name, child := range map[string]func(int){
+		"index": func(i int) { point.AtIndex("test: child", i) },
+		"order": func(int) { point.At("test: child") },
+	} {
+		t.Run(name, func(t *testing.T) { testChildren(t, child) })
+	}
+}
+
+func testChildren(t *testing.T, child func(int)) {
 	seen := map[string]bool{}
 	s := interleave.Run(t, interleave.Race{Points: []string{"test: child"}, World: func(w *interleave.World) {
 		var mu sync.Mutex
@@ -117,7 +127,7 @@ func TestGoroutinesOfTheProductBecomeActors(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 3 {
 				wg.Go(func() {
-					point.AtIndex("test: child", i)
+					child(i)
 					mu.Lock()
 					defer mu.Unlock()
 					order += fmt.Sprint(i)

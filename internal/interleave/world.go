@@ -39,6 +39,7 @@ type World struct {
 // An actor is a goroutine that the explorer knows.
 type actor struct {
 	name   string
+	id     uint64        // of the goroutine; the later it was started the higher, with one processor
 	at     string        // the point where it stands; empty: it runs, or waits in the product
 	pass   time.Duration // that it wants to pass before it goes on
 	fresh  bool          // it has no name yet
@@ -144,7 +145,7 @@ func (w *World) stop(at string, pass time.Duration) {
 	id := goroutine()
 	a := w.byID[id]
 	if a == nil {
-		a = &actor{fresh: true, resume: make(chan struct{}, 1)}
+		a = &actor{id: id, fresh: true, resume: make(chan struct{}, 1)}
 		w.byID[id] = a
 		w.actors = append(w.actors, a)
 	}
@@ -168,8 +169,8 @@ func (w *World) ready() []*actor {
 			ready = append(ready, a)
 		}
 	}
-	slices.SortStableFunc(ready, func(a, b *actor) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.at, b.at))
+	slices.SortFunc(ready, func(a, b *actor) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id))
 	})
 	for _, a := range ready {
 		if a.fresh {
