@@ -98,7 +98,7 @@ func (b *Builder) StartKey(dev block.Device, k *blkcrypto.Key, by string) error 
 		}
 		return nil
 	}
-	stop, err := h.StartKey(k, by)
+	stop, err := h.startKey(&use{k, by, b})
 	if err != nil {
 		return err
 	}

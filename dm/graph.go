@@ -19,8 +19,9 @@ var graph struct{ mu sync.Mutex }
 // deferred removal.
 type Handle struct {
 	*Mapped
-	by     string // who opened it, for people
-	table  *Table // or the table that did; guarded by graph.mu
+	by     string                 // who opened it, for people
+	table  *Table                 // or the table that did; guarded by graph.mu
+	keys   atomic.Pointer[keySet] // where contexts that begin here are noted
 	closed atomic.Bool
 }
 
@@ -33,6 +34,7 @@ func (m *Mapped) Open(by string) (*Handle, error) {
 		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
 	}
 	h := &Handle{Mapped: m, by: by}
+	h.keys.Store(&m.entered)
 	m.handles[h] = true
 	return h, nil
 }
@@ -42,7 +44,7 @@ func (h *Handle) Do(ctx context.Context, r block.Request) error {
 	if h.closed.Load() {
 		return h.opError(&r, fmt.Errorf("%w: the handle has been given back", block.ErrClosed))
 	}
-	return h.do(ctx, &r)
+	return h.enter(ctx, &r, h.keys.Load())
 }
 
 // Close gives the handle back. Closing it again does nothing.
@@ -82,6 +84,7 @@ func (m *Mapped) adopt(t *Table) error {
 	t.owner = m
 	for h := range t.handles {
 		h.table = t
+		h.keys.Store(&t.entered)
 	}
 	return nil
 }

@@ -165,7 +165,7 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 	}
 	m.events.raise(Event{Kind: EventReloaded, Detail: next.extent()})
 	m.admit()
-	m.discard(old)
+	m.retire(old)
 	return nil
 }
 

@@ -50,6 +50,7 @@ type Mapped struct {
 	events  events
 
 	unaligned func() block.Device // made at the first call
+	entered   keySet              // of requests from outside
 
 	// Guarded by graph.mu.
 	name     string
@@ -90,12 +91,11 @@ func (m *Mapped) unlock() { <-m.control }
 // Do maps r by the table that is live when the gate admits it.
 //
 // Hot: no allocation for a request within one row.
-func (m *Mapped) Do(ctx context.Context, r block.Request) error { return m.do(ctx, &r) }
+func (m *Mapped) Do(ctx context.Context, r block.Request) error {
+	return m.enter(ctx, &r, &m.entered)
+}
 
 func (m *Mapped) do(ctx context.Context, r *block.Request) error {
-	if r.Crypt.Active() && r.Flags&block.KeyHeld == 0 {
-		return m.admitKey(ctx, r)
-	}
 	if err := m.gate.Enter(ctx, r.Lane, r.NoWait()); err != nil {
 		if err == block.ErrWouldBlock {
 			return err
@@ -119,13 +119,18 @@ func (m *Mapped) do(ctx context.Context, r *block.Request) error {
 	return err
 }
 
-// admitKey is do for a request whose context begins here: it counts as one that
-// uses the key also while it waits at the gate (dm-fscrypt.md, invariant 52).
-func (m *Mapped) admitKey(ctx context.Context, r *block.Request) error {
+// enter is do for a request from outside. If its context begins here, it counts
+// as one that uses the key from now on, also while it waits at the gate
+// (dm-fscrypt.md, invariant 52), and the key is noted in keys.
+func (m *Mapped) enter(ctx context.Context, r *block.Request, keys *keySet) error {
+	if !r.Crypt.Active() || r.Flags&block.KeyHeld != 0 {
+		return m.do(ctx, r)
+	}
 	k := r.Crypt.Key
 	if err := k.Enter(r.Lane); err != nil {
 		return m.opError(r, fmt.Errorf("key %v: %w", k, err))
 	}
+	keys.add(k) // before any engine can know it
 	held := *r
 	held.Flags |= block.KeyHeld
 	err := m.do(ctx, &held)

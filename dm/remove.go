@@ -91,7 +91,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	graph.mu.Unlock()
 	m.admit() // those who waited find no table
 	m.discard(inactive)
-	m.discard(live)
+	m.retire(live)
 	m.events.raise(Event{Kind: EventRemoved})
 	if m.o.Gone != nil {
 		m.o.Gone(m)

@@ -15,6 +15,7 @@ import (
 type use struct {
 	key *blkcrypto.Key
 	by  string
+	row *Builder // of the target that did it, or nil
 }
 
 // StartKey declares that requests with k will come to m, as an upper layer does
@@ -26,7 +27,11 @@ type use struct {
 // until stop, or its eviction, no reload of m or of a device beneath takes that
 // away (dm-fscrypt.md, invariant 38). stop may be called again.
 func (m *Mapped) StartKey(k *blkcrypto.Key, by string) (stop func(), err error) {
-	u := &use{k, by}
+	return m.startKey(&use{key: k, by: by})
+}
+
+func (m *Mapped) startKey(u *use) (stop func(), err error) {
+	k := u.key
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
 	switch c := k.Config(); {

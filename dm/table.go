@@ -27,6 +27,8 @@ type Table struct {
 
 	handles map[*Handle]bool // the mapped devices that it has open
 
+	entered keySet // of requests of its targets to the devices beneath
+
 	// owner is the mapped device that this table was loaded into; guarded by
 	// graph.mu.
 	owner *Mapped

@@ -14,6 +14,6 @@ func (m *Mapped) Unaligned() block.Device { return m.unaligned() }
 // held is a device that somebody else keeps open.
 type held struct{ *Mapped }
 
-func (h held) Do(ctx context.Context, r block.Request) error { return h.do(ctx, &r) }
+func (h held) Do(ctx context.Context, r block.Request) error { return h.enter(ctx, &r, &h.entered) }
 
 func (held) Close() error { return nil }
