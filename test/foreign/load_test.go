@@ -62,7 +62,7 @@ type world struct {
 	rng    *rand.Rand
 	files  map[string]string // by leaf
 	leaves []string          // the one without an engine is last
-	cut    map[string]bool   // devices over leaves that pass no contexts
+	kinds  map[string]string // of the devices over leaves
 
 	now    plan
 	native []control.Config // what engines serve for it
@@ -88,13 +88,13 @@ func (w *world) do(what string, f func(ctx context.Context) error) bool {
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, d: harness.Start(t), rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, cut: map[string]bool{}}
+	w := &world{t: t, d: harness.Start(t), rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, kinds: map[string]string{}}
 	w.c = &control.Client{Socket: w.d.Socket, Timeout: 30 * time.Second}
 	for _, e := range append(slices.Clone(loadEngines), struct{ leaf, engine string }{"none", "none"}) {
 		w.leaves = append(w.leaves, e.leaf)
 		w.files[e.leaf] = filepath.Join(w.d.Dir, e.leaf+".img")
 		w.d.OK("create", e.leaf, "--backend", "file:"+w.files[e.leaf], "--size", fmt.Sprint(volume+guestSize), "--engine", e.engine)
-		create(w.d, "over-"+e.leaf, w.over(e.leaf, false))
+		create(w.d, "over-"+e.leaf, w.over(e.leaf, passing))
 	}
 	w.now = w.plan(w.now, true)
 	create(w.d, "map", w.now.table())
@@ -104,12 +104,23 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// over is the table of the device over a leaf. With cut it passes no contexts.
-func (w *world) over(leaf string, cut bool) string {
-	if cut {
-		return fmt.Sprintf("0 %d flakey %s 0 1 0 1 corrupt_ciphertext", (volume+guestSize)/512, leaf) // it is up for ever
+// The kinds of devices over a leaf.
+const (
+	passing = ""
+	slow    = "slow"    // writes stay under way for as long as a careless move takes
+	cutting = "cutting" // passes no contexts
+)
+
+// over is the table of the device over a leaf.
+func (w *world) over(leaf, kind string) string {
+	sectors := (volume + guestSize) / 512
+	switch kind {
+	case cutting:
+		return fmt.Sprintf("0 %d flakey %s 0 1 0 1 corrupt_ciphertext", sectors, leaf) // it is up for ever
+	case slow:
+		return fmt.Sprintf("0 %d delay %s 0 0 %[2]s 0 8", sectors, leaf)
 	}
-	return fmt.Sprintf("0 %d linear %s 0", (volume+guestSize)/512, leaf)
+	return fmt.Sprintf("0 %d linear %s 0", sectors, leaf)
 }
 
 // plan makes another plan; with move areas go to other leaves. Half of the plans are
@@ -145,7 +156,7 @@ func (w *world) plan(p plan, move bool) plan {
 func (w *world) served(p plan) bool {
 	for a, rows := range p.rows {
 		for _, r := range rows {
-			if p.leaf[a] == "none" || r.over && w.cut[p.leaf[a]] || r.start%8 != 0 {
+			if p.leaf[a] == "none" || r.over && w.kinds[p.leaf[a]] == cutting || r.start%8 != 0 {
 				return false
 			}
 		}
@@ -235,14 +246,15 @@ func (w *world) move() bool {
 	})
 }
 
-// ripple has the device over a leaf begin or cease to pass contexts, which the map
-// and the volume above it learn without being reloaded.
+// ripple changes the kind of the device over a leaf: what it passes, the map and the
+// volume above it learn without being reloaded.
 func (w *world) ripple() bool {
 	leaf := w.leaves[w.rng.IntN(len(w.leaves))]
-	w.cut[leaf] = !w.cut[leaf]
+	next := map[string][]string{passing: {slow, cutting}, slow: {passing, cutting}, cutting: {passing, slow}}[w.kinds[leaf]]
+	w.kinds[leaf] = next[w.rng.IntN(2)]
 	w.rippled++
 	return w.do("reload over "+leaf, func(ctx context.Context) error {
-		_, err := w.c.Reload(ctx, "over-"+leaf, control.Load{Table: w.over(leaf, w.cut[leaf]), NoFlush: true})
+		_, err := w.c.Reload(ctx, "over-"+leaf, control.Load{Table: w.over(leaf, w.kinds[leaf]), NoFlush: true})
 		return err
 	})
 }
