@@ -30,6 +30,10 @@ func TestTargetsConform(t *testing.T) {
 		"unstriped odd": {Table: "0 1020 unstriped 2 5 0 b 1", Splits: true},
 		"switch":        {Table: "0 2000 switch 2 64 0 a 0 b 48", Splits: true},
 		"switch odd":    {Table: "0 1530 switch 2 5 0 a 0 b 7", Splits: true},
+		"mirror":        {Table: "0 2000 mirror core 1 64 2 a 48 b 0", Splits: true},
+		"mirror errors": {Table: "0 1000 mirror core 2 8 sync 3 b 0 a 0 b 1048 2 handle_errors keep_log", Splits: true},
+		"mirror disk":   {Table: "0 1800 mirror disk 2 b 32 2 a 48 b 16", Splits: true},
+		"mirror nosync": {Table: "0 1800 mirror disk 3 a 64 nosync 2 a 48 b 16\n1800 96 linear b 1904", Leaf: 4096, Splits: true},
 		"log-writes":    {Table: "0 2048 log-writes a b", Splits: true},
 		"log-writes 4K": {Table: "0 2048 log-writes b a", Leaf: 4096, Splits: true},
 	} {

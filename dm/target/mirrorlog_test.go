@@ -1,0 +1,428 @@
+package target_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keyway/block"
+	"keyway/dm"
+	"keyway/internal/dmtest"
+	"keyway/internal/model"
+)
+
+// cleanRegions reads a log by the kernel's description alone.
+func cleanRegions(t *testing.T, log []byte) (clean []int, n int) {
+	t.Helper()
+	u32 := binary.LittleEndian.Uint32
+	if u32(log) != 0x4D695272 || u32(log[4:]) != 2 {
+		t.Fatalf("no log: magic %#x, version %d", u32(log), u32(log[4:]))
+	}
+	n = int(binary.LittleEndian.Uint64(log[8:]))
+	for i := range (n + 31) / 32 * 32 {
+		if log[1024+i/8]>>(i%8)&1 != 0 {
+			if i >= n {
+				t.Errorf("bit %d is set, of %d regions", i, n)
+			}
+			clean = append(clean, i)
+		}
+	}
+	return clean, n
+}
+
+// mirrorLog is a log of the kernel's with those regions clean.
+func mirrorLog(version uint32, n int, clean ...int) []byte {
+	log := make([]byte, 2048)
+	binary.LittleEndian.PutUint32(log, 0x4D695272)
+	binary.LittleEndian.PutUint32(log[4:], version)
+	binary.LittleEndian.PutUint64(log[8:], uint64(n))
+	for _, i := range clean {
+		log[1024+i/8] |= 1 << (i % 8)
+	}
+	return log
+}
+
+func count(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
+// TestMirrorTakesUpALog that the kernel has left, also of a mirror that was larger
+// or smaller, or of none: exactly what is not clean is copied.
+func TestMirrorTakesUpALog(t *testing.T) {
+	for _, c := range []struct {
+		name, args string
+		log        []byte
+		copied     []int
+		status     string
+	}{
+		{"of the kernel", "disk 2 log 8", mirrorLog(2, 20, 0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18), []int{3, 9, 19}, "A"},
+		{"of an old kernel", "disk 2 log 8", mirrorLog(1, 20, count(19)...), []int{19}, "A"},
+		{"of a smaller mirror", "disk 2 log 8", mirrorLog(2, 8, count(32)...), count(20)[8:], "A"},
+		{"of a larger mirror", "disk 2 log 8", mirrorLog(2, 30, count(29)...), nil, "A"},
+		{"of a larger number than there is", "disk 2 log 8", append(mirrorLog(2, 30, count(29)...)[:8], bytes.Repeat([]byte{0xff}, 1040)...), nil, "A"},
+		{"none", "disk 2 log 8", make([]byte, 2048), count(20), "A"},
+		{"something else", "disk 2 log 8", bytes.Repeat([]byte("data"), 512), count(20), "A"},
+		{"of another version", "disk 2 log 8", mirrorLog(3, 20, count(20)...), count(20), "D"},
+		{"nosync", "disk 3 log 8 nosync", mirrorLog(2, 20, 5), nil, "A"},
+		{"sync", "disk 3 log 8 sync", mirrorLog(2, 20, count(20)...), count(20), "A"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := dmtest.New(t)
+				a, b, log := w.Disk("a", 20*4096, 0), w.Disk("b", 20*4096, 0), w.Disk("log", 4096, 0)
+				log.Set(c.log)
+				want := bytes.Repeat([]byte("b"), 20*4096)
+				b.Set(want)
+				a.Set(bytes.Repeat([]byte("a"), 20*4096))
+				for _, i := range c.copied {
+					copy(want[i*4096:][:4096], bytes.Repeat([]byte("a"), 4096))
+				}
+				dev := w.Map("m", "0 160 mirror "+c.args+" 2 a 0 b 0")
+				synctest.Wait()
+				time.Sleep(time.Minute)
+				if got := firstStatus(dev); !strings.HasSuffix(got, "20/20 1 AA 3 disk log "+c.status) {
+					t.Errorf("status %s", got)
+				}
+				if !bytes.Equal(b.Bytes(), want) {
+					t.Errorf("the second leg is not as it should be, at %d", firstDiff(b.Bytes(), want))
+				}
+				if clean, n := cleanRegions(t, log.Bytes()); n != 20 || len(clean) != 20 {
+					t.Errorf("the log has %d of %d regions clean", len(clean), n)
+				}
+				remove(t, w, "m", dev)
+			})
+		})
+	}
+}
+
+// TestMirrorMarksBeforeItWrites: a region is marked in the log, durably, before a
+// leg is written to, and clean again a while after the last write, once the legs
+// were flushed; not while it is in use, and not without need.
+func TestMirrorMarksBeforeItWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := dmtest.New(t)
+		a, b, log := newFaulty(20*4096), newFaulty(20*4096), newFaulty(4096)
+		w.Leaf("a", a, nil)
+		w.Leaf("b", b, nil)
+		w.Leaf("log", log, nil)
+		log.Set(mirrorLog(2, 20, count(20)...))
+		dev := w.Map("m", "0 160 mirror disk 2 log 8 2 a 0 b 0")
+		untilStatus(t, dev, "20/20 1 AA 3 disk log A")
+		dirty := func() int {
+			clean, n := cleanRegions(t, log.Bytes())
+			return n - len(clean)
+		}
+		var written, flushed int64
+		check := func(r block.Request) error {
+			if r.Op == block.OpWrite && (dirty() != 2 || log.Count(block.OpFlush) == flushed) {
+				t.Errorf("a leg is written to with %d regions marked, %d flushes of the log since", dirty(), log.Count(block.OpFlush)-flushed)
+			}
+			return nil
+		}
+		a.fail(check)
+		b.fail(check)
+		flushed = log.Count(block.OpFlush)
+		dmtest.Write(t, dev, 7*4096+2048, make([]byte, 4096))
+		written = log.Count(block.OpWrite)
+		for range 20 {
+			time.Sleep(time.Second)
+			dmtest.Write(t, dev, 7*4096+2048, make([]byte, 4096))
+		}
+		if n := log.Count(block.OpWrite); n != written {
+			t.Errorf("%d writes of the log while the regions were in use", n-written)
+		}
+		legs := a.Count(block.OpFlush)
+		time.Sleep(10 * time.Second)
+		if dirty() != 0 {
+			t.Errorf("%d regions are marked long after the last write", dirty())
+		}
+		if a.Count(block.OpFlush) == legs {
+			t.Error("the log says clean of what the legs were not told to keep")
+		}
+		reads, writes := log.Count(block.OpRead), log.Count(block.OpWrite)
+		time.Sleep(time.Hour)
+		if log.Count(block.OpRead) != reads || log.Count(block.OpWrite) != writes {
+			t.Error("the log is read or written while nothing happens")
+		}
+		flushed = log.Count(block.OpFlush)
+		dmtest.Write(t, dev, 11*4096+2048, make([]byte, 4096))
+		remove(t, w, "m", dev)
+		if dirty() != 0 {
+			t.Errorf("%d regions are marked after the end", dirty())
+		}
+	})
+}
+
+// A section is a part of a disk, as a disk.
+type section struct {
+	block.Device
+	off, n int64
+}
+
+func (s section) Do(ctx context.Context, r block.Request) error {
+	if err := block.Check(r, s.Info()); err != nil {
+		return err
+	}
+	r.Off += s.off
+	return s.Device.Do(ctx, r)
+}
+
+func (s section) Info() block.Info {
+	i := s.Device.Info()
+	i.Size = s.n
+	return i
+}
+
+func (s section) Close() error { return nil }
+
+// powered is a disk with a volatile cache whose power fails after so many
+// requests: the one that is under way then may have done anything.
+type powered struct {
+	*model.Device
+	left atomic.Int64
+}
+
+func (p *powered) Do(ctx context.Context, r block.Request) error {
+	switch n := p.left.Add(-1); {
+	case n > 0:
+		return p.Device.Do(ctx, r)
+	case n == 0 && r.Op == block.OpWrite:
+		data := make([]byte, r.Len)
+		r.Data.CopyTo(data)
+		p.Device.Begin(r.Off, data).End(false, false)
+	}
+	return block.ErrIO
+}
+
+const (
+	crashLeg     = 32 << 10 // bytes, 8 regions
+	crashTable   = "0 64 mirror disk 2 log 8 2 a 0 b 0"
+	crashDisk    = 4096 + 2*crashLeg
+	crashChanges = 48
+)
+
+// crashWorld is a world with the log and the legs on one disk.
+func crashWorld(t *testing.T, disk block.Device, legA func(block.Device) block.Device) *dmtest.World {
+	w := dmtest.New(t)
+	w.Leaf("log", section{disk, 0, 4096}, nil)
+	w.Leaf("a", legA(section{disk, 4096, crashLeg}), nil)
+	w.Leaf("b", section{disk, 4096 + crashLeg, crashLeg}, nil)
+	return w
+}
+
+func same(d block.Device) block.Device { return d }
+
+// breaking is a leg that fails its writes from one of them on.
+type breaking struct {
+	block.Device
+	left atomic.Int64
+}
+
+func (b *breaking) Do(ctx context.Context, r block.Request) error {
+	if r.Op.Changes() && b.left.Add(-1) < 0 {
+		return block.ErrIO
+	}
+	return b.Device.Do(ctx, r)
+}
+
+// TestMirrorAfterACrash: the power fails after each of the requests that the legs
+// and the log get, of which any that no flush has covered may be lost. Then what
+// was acknowledged and flushed is there, the log knows every region that may
+// differ, and the legs are alike when it says so. The same if a leg had failed
+// before and works again: it is not what the other is made from.
+func TestMirrorAfterACrash(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		table  string
+		breaks int64 // the first leg, after so many writes; 0: never
+	}{
+		{"both legs good", crashTable, 0},
+		{"the first leg failed", crashTable + " 1 handle_errors", 12},
+		{"the first leg failed at once", crashTable + " 2 handle_errors keep_log", 9},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for at := int64(1); ; at++ {
+				if ended := crashOnce(t, c.table, c.breaks, at); ended || t.Failed() {
+					if at < 80 {
+						t.Errorf("the power failed after %d requests at most", at)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// crashOnce crashes after so many requests, or reports that there were fewer.
+func crashOnce(t *testing.T, table string, breaks, at int64) (ended bool) {
+	synctest.Test(t, func(t *testing.T) {
+		info := block.Info{Size: crashDisk, LogicalBlock: 512, FUA: block.Native}
+		disk := &powered{Device: model.NewDevice(info)}
+		disk.left.Store(1 << 40)
+		breakable := same
+		if breaks > 0 {
+			breakable = func(d block.Device) block.Device {
+				b := &breaking{Device: d}
+				b.left.Store(breaks)
+				return b
+			}
+		}
+		w := crashWorld(t, disk, breakable)
+		dev := w.Map("m", table)
+		untilStatusHas(t, dev, " 8/8 ")
+		disk.left.Store(at)
+		want := model.New(crashLeg, 512)
+		want.EndFlush(want.BeginFlush())
+		rnd := rand.New(rand.NewPCG(uint64(at), 1))
+		for i := range crashChanges {
+			mirrorChange(t, dev, want, rnd)
+			if i%8 == 7 {
+				time.Sleep(3 * time.Second) // the log is cleaned
+			}
+		}
+		ended = disk.left.Load() > 0
+		medium := disk.Crash(uint64(at))
+
+		after := model.NewDevice(info)
+		dmtest.Write(t, after, 0, medium)
+		w2 := crashWorld(t, after, same)
+		again := w2.Map("m", table)
+		got := dmtest.Read(t, again, 0, crashLeg)
+		if err := want.Legal(0, got); err != nil {
+			t.Errorf("crash after %d requests: %v", at, err)
+		}
+		untilStatusHas(t, again, " 8/8 1 AA ")
+		legs := dmtest.Read(t, after, 4096, 2*crashLeg)
+		if at2 := firstDiff(legs[:crashLeg], legs[crashLeg:]); at2 >= 0 {
+			t.Errorf("crash after %d requests: the log says that the legs are alike, and they differ at %d", at, at2)
+		}
+		if now := dmtest.Read(t, again, 0, crashLeg); !bytes.Equal(now, got) {
+			t.Errorf("crash after %d requests: what is read changes at %d when the legs have become alike", at, firstDiff(now, got))
+		}
+		remove(t, w2, "m", again)
+		remove(t, w, "m", dev)
+	})
+	return ended
+}
+
+func untilStatusHas(t *testing.T, dev *dm.Handle, want string) {
+	t.Helper()
+	for {
+		n := dev.Event()
+		if strings.Contains(firstStatus(dev), want) {
+			return
+		}
+		if _, err := dev.Wait(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// mirrorChange makes a random change that may fail.
+func mirrorChange(t *testing.T, dev block.Device, want *model.Disk, rnd *rand.Rand) {
+	r := block.Request{Op: block.OpFlush}
+	if rnd.IntN(4) == 0 {
+		began := want.BeginFlush()
+		if dev.Do(t.Context(), r) == nil {
+			want.EndFlush(began)
+		}
+		return
+	}
+	n := 512 * (1 + rnd.Int64N(4))
+	data := bytes.Repeat([]byte{byte(rnd.Uint32())}, int(n))
+	r = request(block.OpWrite, data)
+	r.Off = rnd.Int64N(crashLeg/512-3) * 512
+	if rnd.IntN(3) == 0 {
+		r.Flags = block.FUA
+	}
+	c := want.Begin(r.Off, data)
+	c.End(dev.Do(t.Context(), r) == nil, r.Flags != 0)
+}
+
+// TestMirrorLogFailure: without its log a mirror goes on if errors are not handled,
+// as in the kernel, and else fails writes; there is an event in either case.
+func TestMirrorLogFailure(t *testing.T) {
+	for _, c := range []struct {
+		fails block.Op
+		words string
+		ok    bool
+		char  string
+	}{
+		{block.OpWrite, "", true, "D"}, {block.OpFlush, "", true, "F"},
+		{block.OpWrite, " 1 handle_errors", false, "D"}, {block.OpFlush, " 2 handle_errors keep_log", false, "F"},
+	} {
+		w := dmtest.New(t)
+		w.Disk("a", 8*4096, 0)
+		w.Disk("b", 8*4096, 0)
+		log := newFaulty(4096)
+		w.Leaf("log", log, nil)
+		log.Set(mirrorLog(2, 8, count(8)...))
+		dev := w.Map("m", crashTable+c.words)
+		untilStatus(t, dev, "8/8 1 AA 3 disk log A")
+		log.fail(failingOps(c.fails))
+		events := dev.Event()
+		err := dev.Do(t.Context(), request(block.OpWrite, make([]byte, 4096)))
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, block.ErrIO) {
+			t.Errorf("%v of the log fails,%s: %v", c.fails, c.words, err)
+		}
+		if got := firstStatus(dev); !strings.HasSuffix(got, "AA 3 disk log "+c.char) {
+			t.Errorf("status %s", got)
+		}
+		if dev.Event() == events {
+			t.Error("no event")
+		}
+		log.heal()
+		if err := dev.Do(t.Context(), request(block.OpWrite, make([]byte, 4096))); err != nil {
+			t.Errorf("a log that works again: %v", err)
+		}
+		remove(t, w, "m", dev)
+	}
+}
+
+// TestMirrorReloadKeepsTheLog: the table that takes over is the only one that
+// writes the log, whatever the one before it still does at its end.
+func TestMirrorReloadKeepsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := dmtest.New(t)
+		a, b, log := newFaulty(8*4096), newFaulty(8*4096), w.Disk("log", 4096, 0)
+		w.Leaf("a", a, nil)
+		w.Leaf("b", b, nil)
+		log.Set(mirrorLog(2, 8, count(8)...))
+		dev := w.Map("m", crashTable)
+		untilStatus(t, dev, "8/8 1 AA 3 disk log A")
+		for i := range 5 {
+			dmtest.Write(t, dev, 4096, bytes.Repeat([]byte{byte(i)}, 4096))
+			if i == 3 {
+				b.fail(failingOps(block.OpWrite)) // the new table cannot copy the region that is marked
+			}
+			w.Reload("m", crashTable)
+		}
+		b.heal()
+		dmtest.Write(t, dev, 3*4096, []byte(fmt.Sprintf("%4096d", 1)))
+		if clean, _ := cleanRegions(t, log.Bytes()); fmt.Sprint(clean) != "[0 2 4 5 6 7]" {
+			t.Errorf("clean regions %v, want all but 1 and 3", clean)
+		}
+		if err := dev.Suspend(t.Context(), dm.SuspendOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := dev.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		untilStatusHas(t, dev, " 8/8 ")
+		if at := firstDiff(a.Bytes(), b.Bytes()); at >= 0 {
+			t.Errorf("the legs differ at %d", at)
+		}
+		remove(t, w, "m", dev)
+	})
+}
