@@ -125,8 +125,8 @@ func (r *dmReport) judge() {
 			r.Aims = append(r.Aims, atMost("keyslot hit, ns a request", "one core", x.NsPerReq, aimHit))
 		}
 	}
-	if s := r.Shared; s != nil {
-		r.Aims = append(r.Aims, measure.Below("writes to shared cache lines beyond the slot's count", fmt.Sprintf("a request, %d cores, a key each", s.Cores), s.Written, aimWritten))
+	if s := r.Shared; s != nil && s.Written != nil {
+		r.Aims = append(r.Aims, measure.Below("writes to shared cache lines beyond the slot's count", fmt.Sprintf("a request, %d cores, a key each", s.Cores), *s.Written, aimWritten))
 	}
 }
 

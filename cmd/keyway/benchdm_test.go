@@ -30,7 +30,8 @@ func measuredDM(meets bool) *dmReport {
 		r.Evictions = append(r.Evictions, evictionRow{Keys: 1000, Engines: 32, Holders: n, Evictions: 50, times: times{more * 1e6, more * 1e6, 123e6}})
 	}
 	r.Hits = []hitRow{{hitSlot, 1, 1, 40 * more}, {hitLayer, 1, 1, 70}, {hitSlot, 2, 2, 4000}, {hitSlot, 1, 2, -1}}
-	r.Shared = &sharedRow{Cores: 2, AddOne: 3, AddAll: 20, Written: 2 * more}
+	written := 2 * more
+	r.Shared = &sharedRow{Cores: 2, AddOne: 3, AddAll: 20, Written: &written}
 	r.judge()
 	return r
 }
@@ -78,6 +79,19 @@ func TestBenchDMTableFits80Columns(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, b.String())
 		}
+	}
+}
+
+func TestBenchDMDoesNotJudgeWhatItCouldNotMeasure(t *testing.T) {
+	r := measuredDM(true)
+	r.Shared.Written, r.Aims = nil, nil
+	r.judge()
+	var b strings.Builder
+	if err := r.table(&b); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Aims) != 7 || !strings.Contains(b.String(), "did not run at once") || strings.Contains(b.String(), "cache lines beyond") {
+		t.Errorf("%d aims, want 7:\n%s", len(r.Aims), b.String())
 	}
 }
 

@@ -30,10 +30,10 @@ const (
 // a request dearer on many cores than on one; so the difference, measured in such
 // writes, is their number.
 type sharedRow struct {
-	Cores   int     `json:"cores"`
-	AddOne  float64 `json:"ns_per_add_alone"`  // to a counter, by one core
-	AddAll  float64 `json:"ns_per_add_shared"` // by all cores, to one counter
-	Written float64 `json:"written_per_request"`
+	Cores   int      `json:"cores"`
+	AddOne  float64  `json:"ns_per_add_alone"`              // to a counter, by one core
+	AddAll  float64  `json:"ns_per_add_shared"`             // by all cores, to one counter
+	Written *float64 `json:"written_per_request,omitempty"` // nil: the cores did not run at once, so that nothing travelled
 }
 
 // null is a medium and an engine that do nothing, so that what lies between shows.
@@ -117,8 +117,9 @@ func (r *dmReport) hits(ctx context.Context, d time.Duration) error {
 	}
 	if cores > 1 {
 		s := &sharedRow{Cores: cores, AddOne: addOne, AddAll: addAll}
-		if addAll > addOne { // else nothing travelled while it was measured
-			s.Written = max(0, slotAll-slotOne) / (addAll - addOne)
+		if addAll > 2*addOne {
+			n := max(0, slotAll-slotOne) / (addAll - addOne)
+			s.Written = &n
 		}
 		r.Shared = s
 	}

@@ -45,9 +45,13 @@ func (r *dmReport) table(to io.Writer) error {
 	}
 	if s := r.Shared; s != nil {
 		p("\nAn addition to a counter takes %s ns alone and %s ns when %d cores share it.\n", measure.Figure(s.AddOne), measure.Figure(s.AddAll), s.Cores)
-		p("What a hit costs more on %d cores, a key each, than on one is %s of these: the\n", s.Cores, measure.Figure(s.Written))
-		p("writes to cache lines that requests of different keys share. The slot of one key\n")
-		p("that all use is written twice, by its count of requests.\n")
+		if s.Written == nil {
+			p("So these did not run at once, and what requests write to cache lines that they\nshare cannot be told.\n")
+		} else {
+			p("What a hit costs more on %d cores, a key each, than on one is %s of these: the\n", s.Cores, measure.Figure(*s.Written))
+			p("writes to cache lines that requests of different keys share. The slot of one key\n")
+			p("that all use is written twice, by its count of requests.\n")
+		}
 	}
 
 	p("\n")
