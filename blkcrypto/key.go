@@ -39,6 +39,7 @@ type Key struct {
 	state atomic.Int32 // keyLive and so on; changed with mu held
 	uses  []useShard
 	left  chan struct{} // a Leave while not live
+	slots slotCounts
 
 	mu      sync.Mutex
 	holders []Holder // every place that was ever told the key; guarded by mu

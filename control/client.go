@@ -288,6 +288,11 @@ func (c *Client) Keys(ctx context.Context) (l []Key, err error) {
 	return l, c.get(ctx, "keys", nil, &l)
 }
 
+// Key describes one.
+func (c *Client) Key(ctx context.Context, name string) (k Key, err error) {
+	return k, c.get(ctx, "keys/"+url.PathEscape(name), nil, &k)
+}
+
 // EvictKey evicts a key. The receipt is there also when some place did not
 // confirm; Error says so then.
 func (c *Client) EvictKey(ctx context.Context, name string, r EvictKey) (e Eviction, err error) {

@@ -105,7 +105,16 @@ type Device struct {
 	PhysicalBlock int               `json:"physical_block"` // bytes
 	Requests      map[string]uint64 `json:"requests,omitempty"`
 	Bytes         map[string]uint64 `json:"bytes,omitempty"`
+	Served        *Served           `json:"served,omitempty"`
 	Under         []Dep             `json:"under,omitempty"`
+}
+
+// Served says who transformed the data of a device's reads and writes that came to it
+// with an encryption context.
+type Served struct {
+	Device   string `json:"device,omitempty"`
+	Native   uint64 `json:"native"`   // engines beneath
+	Fallback uint64 `json:"fallback"` // software, at least a part of the request
 }
 
 // A Dep is something that a device stands on.
@@ -130,6 +139,7 @@ type Crypto struct {
 	Native   []Config  `json:"native"`   // what engines beneath serve
 	Software []Config  `json:"software"` // what the fallback serves
 	Engines  []Keyslot `json:"engines"`  // beneath the device, then the fallback
+	Served   []Served  `json:"served"`   // the device and those beneath it
 }
 
 // Config is a line of a profile: everything up to DUNBytes.
@@ -152,6 +162,7 @@ type Keyslot struct {
 	Evictions   uint64 `json:"evictions"`
 	Failures    uint64 `json:"failures"`
 	Waits       uint64 `json:"waits"`
+	Resets      uint64 `json:"resets"`
 	Keys        []Slot `json:"keys"`
 }
 
@@ -177,7 +188,8 @@ type AddKey struct {
 	Weak     bool   `json:"weak,omitempty"`      // take an XTS key with equal halves
 }
 
-// Key is an element of the answer of GET /v1/keys.
+// Key is an element of the answer of GET /v1/keys, and the answer of GET
+// /v1/keys/NAME. Its counts begin when it is added.
 type Key struct {
 	Name     string `json:"name"`
 	Mode     string `json:"mode"`
@@ -188,7 +200,14 @@ type Key struct {
 	State    string `json:"state"` // present, missing, or evicting
 	Problem  string `json:"problem,omitempty"`
 	Users    int    `json:"users"`
-	Config   bool   `json:"from_config,omitempty"`
+
+	InUse     int64  `json:"requests"`  // that use it now
+	Native    uint64 `json:"native"`    // requests that engines served
+	Fallback  uint64 `json:"fallback"`  // and software in their place
+	Waits     uint64 `json:"waits"`     // requests that had to wait for a keyslot
+	Programs  uint64 `json:"programs"`  // of keyslots
+	Evictions uint64 `json:"evictions"` // from keyslots
+	Config    bool   `json:"from_config,omitempty"`
 }
 
 // Wrap is the body of POST /v1/wrap: what the hardware of the emulated engines shall

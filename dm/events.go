@@ -18,7 +18,8 @@ const (
 	EventProfile  EventKind = "profile"  // what engines beneath serve has changed, perhaps by a reload of a device beneath
 	EventRenamed  EventKind = "renamed"
 	EventRemoved  EventKind = "removed"
-	EventTarget   EventKind = "target" // a target reported something
+	EventTarget   EventKind = "target"  // a target reported something
+	EventRevoked  EventKind = "revoked" // a reload evicted a wrapped key that the new table cannot serve
 
 	// Of the engine of a leaf device.
 	EventQuarantined EventKind = "keyslot-quarantined" // it could not empty a keyslot
@@ -49,10 +50,13 @@ type Event struct {
 	Number uint64 // what Mapped.Event returns from then on
 	From   string // of EventRenamed: the name before
 	Detail string // for people, or ""
-	Err    error  // EventQuarantined: what the engine said; EventReset: which keys are not in place
+	Err    error  // EventQuarantined: what the engine said; EventReset: which keys are not in place; EventRevoked: where it is not gone
 	Slot   int    // EventQuarantined, EventSlotCleared
 
 	Old, New blkcrypto.Profile // of EventProfile
+
+	Key    string // of EventRevoked
+	Places int    // that held it
 }
 
 // events counts what happened to a device, and tells who listens.

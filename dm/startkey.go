@@ -110,7 +110,9 @@ func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table
 			return nil, stranded
 		}
 		for _, s := range stranded.Keys {
-			if _, err := s.Key.Revoke(ctx); err != nil { // requests with it may wait here for the end of this
+			receipt, err := s.Key.Revoke(ctx) // requests with it may wait here for the end of this
+			m.events.raise(Event{Kind: EventRevoked, Key: s.Key.Name(), Places: len(receipt.Places), Err: err})
+			if err != nil {
 				return nil, fmt.Errorf("revoke: %w", err)
 			}
 		}

@@ -91,6 +91,7 @@ func (m *Manager) await(ctx context.Context, w *waiter) (grant, error) {
 	m.pump()
 	if w.kind == wantKey && len(w.ready) == 0 {
 		m.stats.Waits++
+		w.key.CountWait()
 	}
 	m.mu.Unlock()
 	point.At("keyslot: waiting")
@@ -309,6 +310,7 @@ func (m *Manager) load(k *blkcrypto.Key, s *slot) error {
 	switch {
 	case err == nil:
 		m.stats.Programs++
+		k.CountProgram()
 		clear(s.holds)
 		s.holds = append(s.holds[:0], k)
 		m.link(k, s)
@@ -336,6 +338,9 @@ func (m *Manager) empty(s *slot) error {
 		return err
 	}
 	m.stats.Evictions++
+	for _, k := range s.holds {
+		k.CountEviction()
+	}
 	clear(s.holds)
 	s.holds = s.holds[:0]
 	return nil

@@ -43,6 +43,8 @@ type Status struct {
 	Missing string // why there are no bytes; "" if there are
 	Pending bool   // an eviction began and some place has not confirmed it
 	Users   int    // tables that use it
+	InUse   int64  // requests that use it now
+	blkcrypto.Counts
 }
 
 // Store is a set of named keys. The zero value is empty and ready.
@@ -61,6 +63,7 @@ type entry struct {
 	left     []*blkcrypto.Key
 	evicting bool
 	users    int
+	past     blkcrypto.Counts // of keys that are gone
 }
 
 // A variant is a way to use the same bytes.
@@ -221,7 +224,7 @@ func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) er
 	_, err := d.key.Evict(ctx)
 	if err == nil {
 		s.mu.Lock()
-		e.left = slices.DeleteFunc(e.left, func(k *blkcrypto.Key) bool { return k == d.key })
+		e.drop(d.key)
 		s.mu.Unlock()
 	}
 	return err
@@ -270,7 +273,7 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 			continue
 		}
 		s.mu.Lock()
-		e.left = slices.DeleteFunc(e.left, func(old *blkcrypto.Key) bool { return old == k })
+		e.drop(k)
 		s.mu.Unlock()
 	}
 
@@ -285,6 +288,15 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 		delete(s.entries, e.desc.Name)
 	}
 	return sum, errors.Join(errs...)
+}
+
+// drop forgets k, which is gone from everywhere, but not what was done with it.
+// Called with mu held.
+func (e *entry) drop(k *blkcrypto.Key) {
+	if i := slices.Index(e.left, k); i >= 0 {
+		e.left = slices.Delete(e.left, i, i+1)
+		e.past.Add(k.Counts())
+	}
 }
 
 // withdraw takes e's keys away from new users and returns those to be evicted.
@@ -344,7 +356,15 @@ func (s *Store) Get(name string) (Status, bool) {
 }
 
 func (e *entry) status() Status {
-	st := Status{Desc: e.desc, Pending: e.evicting, Users: e.users}
+	st := Status{Desc: e.desc, Pending: e.evicting, Users: e.users, Counts: e.past}
+	for _, d := range e.derived {
+		st.InUse += d.key.InUse()
+		st.Add(d.key.Counts())
+	}
+	for _, k := range e.left {
+		st.InUse += k.InUse()
+		st.Add(k.Counts())
+	}
 	if e.bytes == nil {
 		st.Missing = e.missing
 	}

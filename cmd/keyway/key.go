@@ -17,12 +17,12 @@ import (
 
 func (c *cli) key() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "key", Short: "Keys: add, list, evict; keys wrapped by hardware: generate, import, prepare", Args: noSuchCommand,
+		Use: "key", Short: "Keys: add, list, show, evict; keys wrapped by hardware: generate, import, prepare", Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misusef("key: a command is missing: add, list, evict, generate, import or prepare")
+			return misusef("key: a command is missing: add, list, show, evict, generate, import or prepare")
 		},
 	}
-	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyEvict(), c.keyGenerate(), c.keyImport(), c.keyPrepare())
+	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyShow(), c.keyEvict(), c.keyGenerate(), c.keyImport(), c.keyPrepare())
 	return cmd
 }
 
@@ -109,7 +109,7 @@ devices that need it come to life at that moment.`,
 
 func (c *cli) keyList() *cobra.Command {
 	return c.withJSON(&cobra.Command{
-		Use: "list", Short: "List the keys", Args: exactly(),
+		Use: "list", Short: "List the keys, with how many requests use each and who has served them", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := c.client().Keys(cmd.Context())
 			if err != nil {
@@ -119,9 +119,10 @@ func (c *cli) keyList() *cobra.Command {
 				return printJSON(keys)
 			}
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tMODE\tTYPE\tDATA UNIT\tDUN BYTES\tSTATE\tUSERS\tSOURCE")
+			fmt.Fprintln(w, "NAME\tMODE\tTYPE\tDATA UNIT\tDUN BYTES\tSTATE\tUSERS\tREQUESTS\tNATIVE\tFALLBACK\tSOURCE")
 			for _, k := range keys {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", k.Name, k.Mode, k.Type, k.DataUnit, k.DUNBytes, k.State, k.Users, k.Source)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%s\n", k.Name, k.Mode, k.Type, k.DataUnit, k.DUNBytes,
+					k.State, k.Users, k.InUse, k.Native, k.Fallback, k.Source)
 			}
 			w.Flush()
 			for _, k := range keys {
@@ -129,6 +130,42 @@ func (c *cli) keyList() *cobra.Command {
 					warn("key %q is %s: %s", k.Name, k.State, k.Problem)
 				}
 			}
+			return nil
+		},
+	})
+}
+
+func (c *cli) keyShow() *cobra.Command {
+	return c.withJSON(&cobra.Command{
+		Use: "show NAME", Short: "Describe a key: what it is for, and what has been done with it", Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := c.client().Key(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(k)
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 8, 1, ' ', 0)
+			defer w.Flush()
+			line := func(name, format string, args ...any) {
+				fmt.Fprintf(w, "%s:\t%s\n", name, fmt.Sprintf(format, args...))
+			}
+			line("Name", "%s", k.Name)
+			line("Mode", "%s, %s", k.Mode, k.Type)
+			line("Data unit", "%d bytes, numbers of %d bytes", k.DataUnit, k.DUNBytes)
+			line("Source", "%s", k.Source)
+			if k.Config {
+				line("Declared by", "the configuration")
+			}
+			line("State", "%s", k.State)
+			if k.Problem != "" {
+				line("Problem", "%s", strings.ReplaceAll(k.Problem, "\n", "; "))
+			}
+			line("Users", "%s", counted(int64(k.Users), "table row"))
+			line("In use", "by %s", counted(k.InUse, "request"))
+			line("Served", "%s by engines, %d by the fallback", counted(int64(k.Native), "request"), k.Fallback)
+			line("Keyslots", "%s, %s, %s", counted(int64(k.Programs), "program"), counted(int64(k.Evictions), "eviction"), counted(int64(k.Waits), "wait"))
 			return nil
 		},
 	})

@@ -161,6 +161,9 @@ func printInfo(d control.Device) {
 	if d.InFlight+d.Waiting > 0 {
 		line("Requests", "%d in flight, %d waiting", d.InFlight, d.Waiting)
 	}
+	if s := d.Served; s != nil && s.Native+s.Fallback > 0 {
+		line("With a context", "%d served by engines beneath, %d by the fallback", s.Native, s.Fallback)
+	}
 	if d.Backend != "" {
 		line("Backend", "%s", d.Backend)
 		line("Engine", "%s", d.Engine)
@@ -328,12 +331,18 @@ func printCrypto(x control.Crypto) {
 		}
 	}
 	w.Flush()
+	w = tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "\nREQUESTS WITH A CONTEXT\tBY ENGINES BENEATH\tBY THE FALLBACK")
+	for _, s := range x.Served {
+		fmt.Fprintf(w, "%s\t%d\t%d\n", s.Device, s.Native, s.Fallback)
+	}
+	w.Flush()
 	for _, e := range x.Engines {
 		fmt.Printf("\n%s: %d keyslots, %d with a key, %d busy", e.Engine, e.Slots, len(e.Keys), e.Busy)
 		if e.Quarantined > 0 {
 			fmt.Printf(", %d quarantined", e.Quarantined)
 		}
-		fmt.Printf("; %d programs, %d evictions, %d failures, %d waits\n", e.Programs, e.Evictions, e.Failures, e.Waits)
+		fmt.Printf("; %d programs, %d evictions, %d failures, %d waits, %d resets\n", e.Programs, e.Evictions, e.Failures, e.Waits, e.Resets)
 		for _, k := range e.Keys {
 			fmt.Printf("  keyslot %d: key %q (id %d), %d requests", k.Slot, k.Key, k.ID, k.Requests)
 			if k.Quarantined != "" {

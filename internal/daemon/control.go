@@ -136,6 +136,7 @@ func (d *Daemon) handler() http.Handler {
 	}))
 
 	get("keys", func(context.Context, *http.Request) (any, error) { return d.listKeys(), nil })
+	get("keys/{name}", func(_ context.Context, r *http.Request) (any, error) { return d.showKey(r.PathValue("name")) })
 	post("keys", withKey(d, d.addKey))
 	post("wrap", withKey(d, d.wrap))
 	post("keys/{name}/evict", body(func(ctx context.Context, name string, in control.EvictKey) (any, error) {

@@ -176,6 +176,9 @@ func (d *Daemon) deviceEvent(v *device, e dm.Event) {
 	case dm.EventProfile:
 		before, after := configs(e.Old), configs(e.New)
 		c.OldProfile, c.NewProfile = &before, &after
+	case dm.EventRevoked:
+		c.Kind, c.Key, c.Places = control.EventKeyEvicted, e.Key, e.Places
+		c.Device, c.Devices, c.Detail = "", []string{e.Device}, "revoked by a reload"
 	case dm.EventQuarantined, dm.EventSlotCleared:
 		c.Slot = &e.Slot
 	}

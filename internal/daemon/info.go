@@ -59,6 +59,8 @@ func (d *Daemon) describe(v *device) control.Device {
 		name := block.Op(op).String()
 		x.Requests[name], x.Bytes[name] = c.Ops[op], c.Bytes[op]
 	}
+	by := served(m)
+	x.Served, by.Device = &by, ""
 	x.Under = d.under(m, s)
 	return x
 }
@@ -119,6 +121,7 @@ func (d *Daemon) crypto(v *device) (control.Crypto, error) {
 			return
 		}
 		seen[m] = true
+		c.Served = append(c.Served, served(m))
 		if e := m.Engine(); e != nil {
 			c.Engines = append(c.Engines, slots(e, m.Name()))
 		}
@@ -131,6 +134,17 @@ func (d *Daemon) crypto(v *device) (control.Crypto, error) {
 	walk(m)
 	c.Engines = append(c.Engines, slots(d.fallback, ""))
 	return c, nil
+}
+
+// served says who transformed what came to m with a context.
+func served(m *dm.Mapped) control.Served {
+	s := control.Served{Device: m.Name()}
+	c := m.Counters()
+	for op := range c.Native {
+		s.Native += c.Native[op]
+		s.Fallback += c.Software[op]
+	}
+	return s
 }
 
 func configs(p blkcrypto.Profile) []control.Config {
@@ -153,7 +167,7 @@ func slots(m *keyslot.Manager, device string) control.Keyslot {
 	st := m.Stats()
 	x := control.Keyslot{
 		Engine: m.Name(), Device: device, Slots: st.Slots, Busy: st.Busy, Quarantined: st.Quarantined,
-		Programs: st.Programs, Evictions: st.Evictions, Failures: st.Failures, Waits: st.Waits, Keys: []control.Slot{},
+		Programs: st.Programs, Evictions: st.Evictions, Failures: st.Failures, Waits: st.Waits, Resets: st.Resets, Keys: []control.Slot{},
 	}
 	for _, r := range m.Residents() {
 		x.Keys = append(x.Keys, control.Slot{Slot: r.Slot, Key: r.Key, ID: r.ID, Requests: r.Requests, Quarantined: r.Quarantined})

@@ -159,14 +159,7 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 		return control.Eviction{}, hint(err, "without --if-idle the eviction waits for requests, and the devices that use the key can do nothing without it")
 	}
 	if errors.Is(err, keystore.ErrNotFound) {
-		var names []string
-		for _, k := range d.keys.List() {
-			names = append(names, k.Name)
-		}
-		if near := nearestName(name, names); near != "" {
-			err = hint(err, fmt.Sprintf("did you mean %q?", near))
-		}
-		return control.Eviction{}, notFound{err}
+		return control.Eviction{}, d.noKey(name, err)
 	}
 	out := control.Eviction{Key: name, Places: []control.Place{}}
 	for _, p := range receipt.Places {
@@ -214,28 +207,4 @@ func (d *Daemon) usersOf(key string) (users []*device) {
 		}
 	}
 	return users
-}
-
-func (d *Daemon) listKeys() []control.Key {
-	all := []control.Key{}
-	for _, k := range d.keys.List() {
-		c := control.Key{
-			Name: k.Name, Mode: k.Config.Mode.String(), Type: "raw", DataUnit: k.Config.DataUnitSize, DUNBytes: k.Config.DUNBytes,
-			Source: k.Source, State: "present", Problem: k.Missing, Users: k.Users,
-		}
-		switch {
-		case k.Pending:
-			c.State = "evicting"
-		case k.Missing != "":
-			c.State = "missing"
-		}
-		if t := typeName(k.Config.KeyType); t != "" {
-			c.Type = t
-		}
-		d.mu.Lock()
-		c.Config = d.configKey[k.Name]
-		d.mu.Unlock()
-		all = append(all, c)
-	}
-	return all
 }
