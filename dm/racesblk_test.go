@@ -229,6 +229,32 @@ func TestRaceBlk07EvictAgainstReloadAndRemove(t *testing.T) {
 	})
 }
 
+// R7 for an eviction from the device, which leaves the key usable: whatever table it
+// met, what it found beneath is gone when it ends.
+func TestRaceBlk07EvictFromTheDeviceAgainstReload(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points: []string{"dm: evicting beneath", "keyslot: evicting", "dm: suspended", "dm: swapping", "dm: swapped"},
+		World: func(w *interleave.World) {
+			b := newBlkWorld(w)
+			b.disk("a", b.engine())
+			b.disk("b", b.engine())
+			vol := b.Map("vol", "0 128 linear a 0")
+			k := b.key("k", xts4k, 9)
+			b.write(vol, k, 0, block4k)
+			w.Go("evict", func() {
+				if p := vol.Keyslots().EvictKey(w.Ctx, k.Key); p.Err != nil {
+					w.Errorf("evict: %v", p.Err)
+				}
+			})
+			w.Go("reload", func() { b.reload("vol", "0 128 linear b 0") })
+			w.Check(func() {
+				b.wantGone(k) // also from a, which is in no table any more
+				b.write(vol, k, 4096, block4k)
+			})
+		},
+	})
+}
+
 // R8, seed problem 1: a key is started on a device whose engine serves it, and the table
 // becomes one without. Check, load, swap and first request in every order: the request
 // succeeds, and the bytes are the same (invariants 2, 29, 30).
