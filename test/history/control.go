@@ -1,0 +1,438 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"keyway/blkcrypto"
+	"keyway/block"
+	"keyway/dm"
+)
+
+// errAny stands for an error of which only the text says what it is.
+var errAny = errors.New("any error")
+
+// outcome checks how a change ended: want is nil for success. A change that others
+// ran beside may end in any way.
+func (h *history) outcome(c *call, err, want error) error {
+	switch {
+	case err != nil && errors.Is(err, errFault) && h.lastFault >= c.from:
+		return nil
+	case h.kind == Concurrent && (!h.exact(window{c.from, h.step}, c) || slices.ContainsFunc(ended, func(e error) bool { return errors.Is(err, e) })):
+		return nil
+	case want == nil && err != nil:
+		return fmt.Errorf("failed, and must succeed: %w", err)
+	case want != nil && err == nil:
+		return fmt.Errorf("succeeded, and must fail with %w", want)
+	case want != nil && want != errAny && !errors.Is(err, want):
+		return fmt.Errorf("failed with %w, and must with %w", err, want)
+	}
+	return nil
+}
+
+// build makes the product's table of t.
+func (h *history) build(t *table) (*dm.Table, error) {
+	return dm.Parse(background, t.text(), h.world, dm.ParseOptions{})
+}
+
+// parse builds t and compares whether that went as it must.
+func (h *history) parse(t *table) (*dm.Table, error) {
+	real, err := h.build(t)
+	var want error
+	switch {
+	case !t.servable():
+		want = block.ErrNoCrypto
+	case !t.stands():
+		want = errAny
+	}
+	if err != nil {
+		if h.busy() || errors.Is(err, want) || want == errAny {
+			h.logf("refused: %v", err)
+			return nil, nil
+		}
+		return nil, fmt.Errorf("table refused: %w\n%s", err, t.text())
+	}
+	if want != nil && !h.busy() {
+		return nil, errors.Join(fmt.Errorf("table taken, and must be refused with %w\n%s", want, t.text()), real.Close(background))
+	}
+	return real, h.takenBy(t)
+}
+
+// create makes a device with a live table.
+func (h *history) create(r *rand.Rand) error {
+	if len(h.mapped) >= 8 {
+		return h.remove(r)
+	}
+	t := h.newTable(r, nil)
+	real, err := h.parse(t)
+	if real == nil || err != nil {
+		return err
+	}
+	h.born++
+	d := &device{name: fmt.Sprintf("d%d", h.born)}
+	d.born = d.name
+	h.logf("create %s:\n%s", d.name, t.text())
+	m := dm.New(d.name, h.options())
+	h.put(d.name, m)
+	h.mapped = append(h.mapped, d)
+	c := &call{what: "create " + d.name, dev: d, control: true}
+	c.finish = func() error {
+		d.coming = nil
+		if err == nil {
+			d.become(t, window{c.from, h.step})
+		}
+		return h.outcome(c, err, nil)
+	}
+	d.coming = &life{t, h.nowWindow()}
+	return h.start(c, func() { err = m.Reload(h.ctx, real, dm.SuspendOptions{}) })
+}
+
+// change picks a device for a change of it, nil if there is none that is left alone.
+func (h *history) change(r *rand.Rand) *device {
+	d := h.some(r, false)
+	if d == nil || d.changes > 0 {
+		return nil
+	}
+	return d
+}
+
+// blocks reports whether suspending d waits for the end of another suspension.
+func (h *history) blocks(d *device, noflush bool) bool {
+	return !d.paused && !noflush && d.live() != nil && h.judgeIn(d, d.live(), question{op: block.OpFlush, w: h.nowWindow()}).blocks
+}
+
+// load puts a table into the inactive slot.
+func (h *history) load(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil {
+		return nil
+	}
+	t := h.newTable(r, d)
+	real, err := h.parse(t)
+	if real == nil || err != nil {
+		return err
+	}
+	h.logf("load %s:\n%s", d.name, t.text())
+	var want error
+	if h.cycle(d, t) {
+		want = errAny
+	}
+	c := &call{what: "load " + d.name, dev: d, control: true}
+	c.finish = func() error {
+		if err == nil {
+			d.loaded = t
+		}
+		return h.outcome(c, err, want)
+	}
+	return h.start(c, func() { err = h.real(d).Load(h.ctx, real) })
+}
+
+func (h *history) cycle(d *device, t *table) bool {
+	return slices.ContainsFunc(t.devices(), func(u *device) bool { return u.reaches(d) })
+}
+
+func (h *history) clear(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil {
+		return nil
+	}
+	h.logf("clear %s", d.name)
+	var err error
+	c := &call{what: "clear " + d.name, dev: d, control: true}
+	c.finish = func() error {
+		if err == nil {
+			d.loaded = nil
+		}
+		return h.outcome(c, err, nil)
+	}
+	return h.start(c, func() { err = h.real(d).Clear(h.ctx) })
+}
+
+func (h *history) suspend(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil {
+		return nil
+	}
+	o := dm.SuspendOptions{NoFlush: oneIn(r, 3)}
+	h.logf("suspend %s %+v", d.name, o)
+	var want error
+	if h.blocks(d, o.NoFlush) {
+		want = context.DeadlineExceeded
+	}
+	was := d.paused
+	ctx, cancel := context.WithTimeout(h.ctx, patience)
+	var err error
+	c := &call{what: "suspend " + d.name, dev: d, control: true}
+	c.finish = func() error {
+		cancel()
+		if err == nil {
+			d.paused = true
+			if !o.NoFlush && !was && h.exact(window{c.from, h.step}, c) {
+				h.durable(d, c.from)
+			}
+		}
+		return h.outcome(c, err, want)
+	}
+	return h.start(c, func() { err = h.real(d).Suspend(ctx, o) })
+}
+
+// swap says what making t live on d must end with.
+func (h *history) swap(d *device, t *table, o dm.SuspendOptions) error {
+	switch {
+	case h.cycle(d, t):
+		return errAny
+	case !t.stands():
+		return errAny
+	case h.blocks(d, o.NoFlush):
+		return context.DeadlineExceeded
+	case len(h.stranded(d, t)) > 0 && !o.Revoke:
+		return dm.ErrStrands
+	}
+	return nil
+}
+
+// stranded are the wrapped keys in use that no engine would take if t were live.
+func (h *history) stranded(d *device, t *table) (all []*keyUse) {
+	d.lives = append(d.lives, life{t, window{never, never}})
+	defer func() { d.lives = d.lives[:len(d.lives)-1] }()
+	look := func(u *device, k *keyUse) {
+		if k.real != nil && k.cfg.KeyType == blkcrypto.HWWrapped && k.closed == 0 && !u.serves(k.cfg) {
+			all = append(all, k)
+		}
+	}
+	for _, s := range h.starts {
+		look(s.dev, s.key)
+	}
+	for _, u := range h.mapped {
+		for _, t := range append(h.tablesOf(u), lifeBefore(u, d)...) {
+			for _, r := range t.rows {
+				if r.encrypts() {
+					look(r.devs[0], r.key)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// lifeBefore is the table that u has but for the trial of another on d.
+func lifeBefore(u, d *device) (all []*table) {
+	if n := len(u.lives); u == d && n > 1 && u.lives[n-2].table != nil {
+		all = append(all, u.lives[n-2].table)
+	}
+	return all
+}
+
+func (h *history) resume(r *rand.Rand) error {
+	d := h.change(r)
+	for _, p := range h.mapped { // those that something waits for first
+		if p.paused && p.changes == 0 && oneIn(r, 2) {
+			d = p
+		}
+	}
+	if d == nil {
+		return nil
+	}
+	return h.resumeOf(d, h.ctx)
+}
+
+func (h *history) resumeOf(d *device, parent context.Context) error {
+	h.logf("resume %s", d.name)
+	t := d.loaded
+	var want error
+	switch {
+	case t != nil:
+		want = h.swap(d, t, dm.SuspendOptions{})
+	case d.live() == nil:
+		want = dm.ErrNoTable
+	}
+	ctx, cancel := context.WithTimeout(parent, patience)
+	var err error
+	c := &call{what: "resume " + d.name, dev: d, control: true}
+	if t != nil {
+		d.coming = &life{t, h.nowWindow()}
+	}
+	c.finish = func() error {
+		cancel()
+		d.coming = nil
+		if err == nil {
+			if t != nil {
+				h.flushed(d, c, dm.SuspendOptions{})
+				d.become(t, window{c.from, h.step})
+				d.loaded = nil
+			}
+			d.paused = false
+		}
+		return h.outcome(c, err, want)
+	}
+	return h.start(c, func() { err = h.real(d).Resume(ctx) })
+}
+
+// flushed records that a device was suspended on the way to something.
+func (h *history) flushed(d *device, c *call, o dm.SuspendOptions) {
+	if !o.NoFlush && !d.paused && d.live() != nil && h.exact(window{c.from, h.step}, c) {
+		h.durable(d, c.from)
+	}
+}
+
+// reload replaces the live table by another: of other size, on other devices, in
+// another order, of errors.
+func (h *history) reload(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil {
+		return nil
+	}
+	t := h.newTable(r, d)
+	switch {
+	case d.live() == nil:
+	case oneIn(r, 8):
+		t = &table{rows: []*row{{kind: "error", end: d.size()}}, block: sector}
+	case oneIn(r, 6):
+		t = d.live().again()
+		for _, r := range t.rows {
+			r.untaken()
+		}
+	}
+	return h.reloadTo(d, t, dm.SuspendOptions{NoFlush: oneIn(r, 4), Revoke: oneIn(r, 4)})
+}
+
+func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
+	real, err := h.parse(t)
+	if real == nil || err != nil {
+		return err
+	}
+	h.logf("reload %s %+v:\n%s", d.name, o, t.text())
+	want := h.swap(d, t, o)
+	var revoked []*keyUse
+	if o.Revoke {
+		revoked = h.stranded(d, t)
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, patience)
+	c := &call{what: "reload " + d.name, dev: d, control: true}
+	d.coming = &life{t, h.nowWindow()}
+	c.finish = func() error {
+		cancel()
+		d.coming = nil
+		for _, k := range revoked {
+			if k.real.Evicted() {
+				k.seal(c.from, h.step)
+			}
+		}
+		if err == nil {
+			for _, k := range revoked {
+				k.dead = h.step
+			}
+			h.flushed(d, c, o)
+			d.become(t, window{c.from, h.step})
+			d.loaded, d.paused = nil, false
+		}
+		return h.outcome(c, err, want)
+	}
+	return h.start(c, func() { err = h.real(d).Reload(ctx, real, o) })
+}
+
+// open reports whether a table or a request has d open.
+func (h *history) open(d *device) bool {
+	if d.handles > 0 {
+		return true
+	}
+	for _, u := range h.mapped {
+		for _, t := range h.tablesOf(u) {
+			if slices.Contains(t.devices(), d) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (h *history) remove(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil {
+		return nil
+	}
+	h.logf("remove %s", d.name)
+	var want, err error
+	if h.open(d) {
+		want = block.ErrBusy
+	}
+	m := h.real(d)
+	ctx, cancel := context.WithTimeout(h.ctx, patience)
+	c := &call{what: "remove " + d.name, dev: d, control: true}
+	c.finish = func() error {
+		cancel()
+		if err == nil {
+			h.forget(d)
+		}
+		if h.kind == Concurrent && (err == nil || errors.Is(err, block.ErrBusy)) {
+			return nil // requests come and go
+		}
+		return h.outcome(c, err, want)
+	}
+	return h.start(c, func() { err = m.Remove(ctx, dm.RemoveOptions{}) })
+}
+
+// forget ends the life of d.
+func (h *history) forget(d *device) {
+	d.become(nil, h.nowWindow())
+	d.gone, d.loaded, d.paused = true, nil, false
+	h.put(d.name, nil)
+	h.mapped = slices.DeleteFunc(h.mapped, func(u *device) bool { return u == d })
+	h.starts = slices.DeleteFunc(h.starts, func(s *started) bool { return s.dev == d })
+}
+
+// rename gives a device another name; tables go on with what they opened.
+func (h *history) rename(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil || d.handles > 0 || h.busy() {
+		return nil
+	}
+	h.born++
+	name := fmt.Sprintf("%s-%d", strings.SplitN(d.born, "-", 2)[0], h.born)
+	h.logf("rename %s to %s", d.name, name)
+	m := h.real(d)
+	m.Rename(name)
+	h.put(d.name, nil)
+	h.put(name, m)
+	d.name = name
+	if got := m.Name(); got != name {
+		return fmt.Errorf("is called %q", got)
+	}
+	return nil
+}
+
+// message makes bad blocks, or sends regions another way.
+func (h *history) message(r *rand.Rand) error {
+	d := h.change(r)
+	if d == nil || d.live() == nil {
+		return nil
+	}
+	w := pick(r, d.live().rows)
+	var words []string
+	switch {
+	case w.kind == "dust" && !w.dusty:
+		words, w.dusty = []string{"enable"}, true
+	case w.kind == "dust" && oneIn(r, 4):
+		words, w.dusty = []string{"disable"}, false
+	case w.kind == "dust":
+		b := (w.offs[0] + r.Int64N(w.end-w.start)) / w.unit
+		if _, is := w.bad[b]; is {
+			return nil
+		}
+		words = []string{"addbadblock", fmt.Sprint(b)}
+		w.bad[b] = true
+	case w.kind == "switch":
+		i, path := r.IntN(len(w.regions)), r.IntN(len(w.devs))
+		words = []string{"set_region_mappings", fmt.Sprintf("%x:%x", i, path)}
+		w.regions[i] = path
+	default:
+		return nil
+	}
+	h.logf("message %s %d %v", d.name, w.start/sector, words)
+	_, err := h.real(d).Message(background, w.start/sector, words)
+	return err
+}
