@@ -26,8 +26,8 @@ test: ## install the tools it needs (as root), run everything, print a verdict
 tools: ## only install the foreign tools and the kernel which `make test` uses
 	scripts/install-tools --kernel
 
-races: ## every interleaving of the named races, without the race detector
-	$(GO) test -count=1 -tags invariants -run '^TestRace' ./...
+races: ## every interleaving of the named races, without the race detector; ARGS=-v tells how many
+	$(GO) test -count=1 -tags invariants -run '^TestRace' $(ARGS) ./...
 
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(or $(FUZZTIME),1m)
