@@ -52,6 +52,17 @@ func (p Profile) Intersect(q Profile) Profile {
 // Empty reports whether p supports nothing.
 func (p Profile) Empty() bool { return p == Profile{} }
 
+// Wraps reports whether p supports hardware-wrapped keys.
+func (p Profile) Wraps() bool { return p != p.RawOnly() }
+
+// RawOnly returns p without hardware-wrapped keys.
+func (p Profile) RawOnly() Profile {
+	for m := range p {
+		clear(p[m][int(HWWrapped-1)*numNumberings:][:numNumberings])
+	}
+	return p
+}
+
 // Dividing returns p without the data unit sizes that do not divide n bytes.
 // A boundary every n bytes would cut such a unit in two.
 func (p Profile) Dividing(n int64) Profile {

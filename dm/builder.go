@@ -98,7 +98,7 @@ func (b *Builder) StartKey(dev block.Device, k *blkcrypto.Key, by string) error 
 		}
 		return nil
 	}
-	stop, err := h.startKey(&use{k, by, b})
+	stop, err := h.startKey(&use{key: k, by: by, row: b})
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func blame(p profiler, c blkcrypto.Config) (Reason, string) {
 	t := m.live.Load()
 	for i := 0; t != nil && i < len(t.rows); i++ {
 		row := &t.rows[i]
-		if q := row.narrow(blkcrypto.Everything(), nil); q.Supports(c) {
+		if a := row.ability(nil); a.profile.Supports(c) {
 			continue
 		}
 		where := name
@@ -172,7 +172,9 @@ func (w *row) blame(where string, c blkcrypto.Config) (Reason, string) {
 		}
 	}
 	unit := int64(c.DataUnitSize)
-	switch {
+	switch a := w.ability(nil); {
+	case len(w.profiles) > 1 && c.KeyType == blkcrypto.HWWrapped && !a.profile.Wraps():
+		return LacksKeyType, where + " stands on engines of different hardware, and a wrapped key belongs to one"
 	case len(w.profiles) == 0:
 		return NoEngine, fmt.Sprintf("target %s, %s, stands on nothing", w.typ.Name, where)
 	case w.start&(unit-1) != 0:

@@ -14,15 +14,21 @@ import (
 // Keyslots returns the manager of a leaf's inline engine. Every other device
 // has a passthrough manager without slots: its profile is what the live table
 // serves natively, and evicting a key there evicts it from every engine
-// beneath, in the live and the inactive table, and from the fallback.
+// beneath, in the live and the inactive table, and from the fallback. Its Wrapper
+// is the hardware beneath, as long as the profile has wrapped keys: also after the
+// device has grown to have them (dm-fscrypt.md, invariant 47).
 //
 // Key.Evict reaches further, also to devices that have left the table.
 func (m *Mapped) Keyslots() *keyslot.Manager {
 	if e := m.Engine(); e != nil {
 		return e
 	}
-	return keyslot.NewPassthrough(fmt.Sprintf("device %q", m.Name()),
-		func() blkcrypto.Profile { return *m.cryptoProfile() }, m.evictBeneath)
+	return keyslot.NewPassthrough(keyslot.Passthrough{
+		Name:    fmt.Sprintf("device %q", m.Name()),
+		Profile: func() blkcrypto.Profile { return *m.cryptoProfile() },
+		Evict:   m.evictBeneath,
+		Wrapper: func() keyslot.Wrapper { return m.ability.Load().hardware },
+	})
 }
 
 func (m *Mapped) evictBeneath(ctx context.Context, k *blkcrypto.Key) blkcrypto.Place {

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/point"
 )
@@ -46,7 +45,7 @@ type Mapped struct {
 	control   chan struct{}
 	suspended atomic.Bool // changed only with the token
 
-	profile atomic.Pointer[blkcrypto.Profile] // what the live table serves natively
+	ability atomic.Pointer[ability] // what the live table serves natively
 	events  events
 
 	unaligned func() block.Device // made at the first call
@@ -65,7 +64,7 @@ type Mapped struct {
 // New returns a device without a table.
 func New(name string, o Options) *Mapped {
 	m := &Mapped{o: o, name: name, control: make(chan struct{}, 1), handles: map[*Handle]bool{}, uses: map[*use]bool{}}
-	m.profile.Store(&blkcrypto.Profile{})
+	m.ability.Store(&ability{})
 	m.events.init(m)
 	m.unaligned = sync.OnceValue(func() block.Device { return block.RMW(held{m}) })
 	return m

@@ -1,40 +1,36 @@
 package dm
 
-import (
-	"keyway/blkcrypto"
-)
-
 // A ripple is what a change of one device's live table does to the profiles of
 // that device and of all above it: worked out first, and then either made true
 // everywhere or nowhere (dm-fscrypt.md, invariants 42 to 44). It is used with
 // graph.mu held.
 type ripple struct {
-	now   map[*Mapped]blkcrypto.Profile // of those that change
+	now   map[*Mapped]ability // of those that change
 	order []*Mapped
 }
 
 // rippleOf works out what follows if m's live table is t.
 func rippleOf(m *Mapped, t *Table) *ripple {
-	r := &ripple{now: map[*Mapped]blkcrypto.Profile{}}
-	p := blkcrypto.Profile{}
+	r := &ripple{now: map[*Mapped]ability{}}
+	a := ability{}
 	if t != nil {
-		p = t.profile(r)
+		a = t.ability(r)
 	}
-	r.set(m, p)
+	r.set(m, a)
 	return r
 }
 
-func (r *ripple) set(m *Mapped, p blkcrypto.Profile) {
-	if *m.cryptoProfileIn(r) == p {
+func (r *ripple) set(m *Mapped, a ability) {
+	if *m.abilityIn(r) == a {
 		return
 	}
 	if _, again := r.now[m]; !again {
 		r.order = append(r.order, m)
 	}
-	r.now[m] = p
+	r.now[m] = a
 	for h := range m.handles {
 		if t := h.table; t != nil && t.owner != nil && t.owner.live.Load() == t {
-			r.set(t.owner, t.profile(r))
+			r.set(t.owner, t.ability(r))
 		}
 	}
 }
@@ -44,23 +40,10 @@ func (r *ripple) set(m *Mapped, p blkcrypto.Profile) {
 // other: see StartKey for the keys that no fallback serves.
 func (r *ripple) commit() {
 	for _, m := range r.order {
-		p := r.now[m]
-		old := m.profile.Swap(&p)
-		if *old == p { // there and back again
-			continue
-		}
-		m.events.raise(Event{Kind: EventProfile, Old: *old, New: p})
-	}
-}
-
-func (m *Mapped) cryptoProfile() *blkcrypto.Profile { return m.profile.Load() }
-
-// cryptoProfileIn is the profile as r has it.
-func (m *Mapped) cryptoProfileIn(r *ripple) *blkcrypto.Profile {
-	if r != nil {
-		if p, changed := r.now[m]; changed {
-			return &p
+		a := r.now[m]
+		old := m.ability.Swap(&a)
+		if old.profile != a.profile { // not there and back again
+			m.events.raise(Event{Kind: EventProfile, Old: old.profile, New: a.profile})
 		}
 	}
-	return m.profile.Load()
 }

@@ -9,6 +9,7 @@ import (
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/point"
+	"keyway/keyslot"
 )
 
 // A use is one StartKey that has not been stopped.
@@ -16,6 +17,8 @@ type use struct {
 	key *blkcrypto.Key
 	by  string
 	row *Builder // of the target that did it, or nil
+
+	hardware keyslot.Wrapper // to which a wrapped key belongs
 }
 
 // StartKey declares that requests with k will come to m, as an upper layer does
@@ -39,10 +42,11 @@ func (m *Mapped) startKey(u *use) (stop func(), err error) {
 		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
 	case k.Evicted():
 		return nil, blkcrypto.ErrKeyEvicted
-	case c.KeyType == blkcrypto.HWWrapped && !m.profile.Load().Supports(c):
+	case c.KeyType == blkcrypto.HWWrapped && !m.cryptoProfile().Supports(c):
 		return nil, fmt.Errorf("%w: device %q: no engine beneath takes key %v, and a wrapped key has no software form",
 			block.ErrNoCrypto, m.name, k)
 	}
+	u.hardware = m.ability.Load().hardware
 	m.uses[u] = true
 	return func() {
 		graph.mu.Lock()
@@ -82,9 +86,10 @@ func (e *StrandsError) Is(target error) bool { return target == ErrStrands }
 func (r *ripple) stranded() *StrandsError {
 	var e StrandsError
 	for _, m := range r.order {
-		p := r.now[m]
+		now := r.now[m]
 		for u := range m.uses {
-			if c := u.key.Config(); c.KeyType == blkcrypto.HWWrapped && !u.key.Evicted() && !p.Supports(c) {
+			c := u.key.Config()
+			if c.KeyType == blkcrypto.HWWrapped && !u.key.Evicted() && (!now.profile.Supports(c) || now.hardware != u.hardware) {
 				e.Keys = append(e.Keys, Stranded{m.name, u.by, u.key})
 			}
 		}

@@ -8,7 +8,6 @@ import (
 	"sort"
 	"strings"
 
-	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/keyslot"
 )
@@ -46,17 +45,6 @@ type row struct {
 	profiles    []profiler
 }
 
-// A profiler knows what contexts the engines beneath it serve.
-type profiler interface {
-	cryptoProfile() *blkcrypto.Profile
-	cryptoProfileIn(*ripple) *blkcrypto.Profile
-}
-
-type fixedProfile blkcrypto.Profile
-
-func (p *fixedProfile) cryptoProfile() *blkcrypto.Profile          { return (*blkcrypto.Profile)(p) }
-func (p *fixedProfile) cryptoProfileIn(*ripple) *blkcrypto.Profile { return (*blkcrypto.Profile)(p) }
-
 func newRow(start, end int64, typ TargetType, target Target, b *Builder) row {
 	i := target.Info()
 	if d, ok := target.(CryptoDecliner); ok && d.DeclinesCrypto() {
@@ -67,19 +55,12 @@ func newRow(start, end int64, typ TargetType, target Target, b *Builder) row {
 		r.chunk = c.Chunk()
 	}
 	if typ.Features&PassesCrypto != 0 {
+		l, _ := target.(*leaf)
 		for _, s := range target.Under() {
-			r.profiles = append(r.profiles, profilerOf(s.Dev))
+			r.profiles = append(r.profiles, profilerOf(s.Dev, l))
 		}
 	}
 	return r
-}
-
-func profilerOf(dev block.Device) profiler {
-	if h, ok := dev.(*Handle); ok {
-		return h.Mapped
-	}
-	p := fixedProfile(dev.Info().Crypto)
-	return &p
 }
 
 // complete checks the table as a whole and puts the fallback over it.
@@ -258,7 +239,7 @@ func (t *Table) Info() block.Info {
 	sum := block.Info{
 		Size: t.Size(), LogicalBlock: t.block, PhysicalBlock: t.block, ReadOnly: t.readOnly,
 		FUA: block.Native, Discard: block.Native, Zeroes: block.Native, NeverBlocks: true, WritesBlock: true,
-		Crypto: t.profile(nil),
+		Crypto: t.ability(nil).profile,
 	}
 	for i := range t.rows {
 		r := &t.rows[i]

@@ -3,7 +3,6 @@ package dm
 import (
 	"context"
 
-	"keyway/blkcrypto"
 	"keyway/block"
 )
 
@@ -129,29 +128,4 @@ func (w *row) judge(r *block.Request) (verdict, profiler) {
 		return nothingBeneath, nil
 	}
 	return servedBeneath, nil
-}
-
-// profile is what the table serves natively, wherever in it a request lies:
-// what every row does, less the data unit sizes that its boundaries cut. The
-// devices beneath are as r has them, or as they are if r is nil.
-func (t *Table) profile(r *ripple) blkcrypto.Profile {
-	p := blkcrypto.Everything()
-	for i := range t.rows {
-		if p = t.rows[i].narrow(p, r); p.Empty() {
-			break
-		}
-	}
-	return p
-}
-
-// narrow returns what the row serves natively of p, wherever in it a request
-// lies.
-func (w *row) narrow(p blkcrypto.Profile, r *ripple) blkcrypto.Profile {
-	if w.typ.Features&PassesCrypto == 0 || len(w.profiles) == 0 {
-		return blkcrypto.Profile{}
-	}
-	for _, under := range w.profiles {
-		p = p.Intersect(*under.cryptoProfileIn(r))
-	}
-	return p.Dividing(w.start).Dividing(w.chunk)
 }

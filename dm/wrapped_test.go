@@ -314,3 +314,72 @@ func TestTargetsEncryptWithWrappedKeys(t *testing.T) {
 		})
 	}
 }
+
+// dm-fscrypt.md invariant 47, gap U10: the operations of wrapped keys pass through
+// mapped devices, appear with growth, and go where engines of two hardwares meet;
+// race 33: a key of one hardware does not survive a reload onto another.
+func TestWrappedOperationsPassThrough(t *testing.T) {
+	p := newPhone(t)
+	fuses := bytes.Repeat([]byte{7}, emul.FuseSize)
+	foreign, err := emul.NewHardware(fuses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(foreign.Close)
+	spec, err := emul.ParseSpec("ufs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Options.Hardware = foreign
+	p.Leaf("foreign", dmtest.NewRAM(phoneSize), keyslot.New(emul.New("foreign", spec.Options)))
+	p.Map("mid", over("plain"))
+	top := p.Map("userdata", over("mid"))
+	wrapper := func() keyslot.Wrapper { return top.Keyslots().Wrapper() }
+	if wrapper() != nil {
+		t.Error("wrapped operations without an engine")
+	}
+	for _, leaf := range []string{"ufs0", "raw", "ufs1"} {
+		if err := p.reload(t, "mid", leaf, dm.SuspendOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := wrapper(); (got == keyslot.Wrapper(p.hardware)) != (leaf != "raw") {
+			t.Errorf("on %s: hardware %v", leaf, got)
+		}
+	}
+	long, err := wrapper().Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer long.Wipe()
+	eph, err := wrapper().Prepare(long.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := wrapper().DeriveSecret(eph.Bytes())
+	if err != nil || secret.Len() != 32 {
+		t.Fatalf("derived: %v", err)
+	}
+	secret.Wipe()
+	k, err := blkcrypto.NewKey("u8", p.wrapped(t, 4096).Config(), eph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, err := top.StartKey(k, "a file system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if err := p.reload(t, "mid", "foreign", dm.SuspendOptions{}); !errors.Is(err, dm.ErrStrands) {
+		t.Errorf("reload onto another hardware under a key in use: %v, want %v", err, dm.ErrStrands)
+	}
+	if err := p.reload(t, "mid", "ufs0", dm.SuspendOptions{}); err != nil {
+		t.Errorf("reload onto the same hardware: %v", err)
+	}
+	two := p.Map("two", "0 1024 linear ufs0 0\n1024 1024 linear foreign 0")
+	if pr := two.Keyslots().Profile(); two.Keyslots().Wrapper() != nil || pr.Wraps() || pr.Empty() {
+		t.Errorf("over two hardwares: %v, %v; want raw keys alone", two.Keyslots().Wrapper(), pr)
+	}
+	if _, err := two.StartKey(p.wrapped(t, 4096), "a file system"); !errors.Is(err, block.ErrNoCrypto) {
+		t.Errorf("a wrapped key there: %v, want %v", err, block.ErrNoCrypto)
+	}
+}

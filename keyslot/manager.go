@@ -19,7 +19,7 @@ import (
 // invariants 13, 15 and 16).
 type Manager struct {
 	engine  Engine // nil: passthrough
-	pass    passthrough
+	pass    Passthrough
 	direct  directs           // of an engine without slots
 	profile blkcrypto.Profile // the engine's
 	slots   []slot
@@ -119,7 +119,7 @@ func newDirect(e Engine) *Manager {
 // Profile is the set of configs that the engine supports.
 func (m *Manager) Profile() blkcrypto.Profile {
 	if m.engine == nil {
-		return m.pass.profile()
+		return m.pass.Profile()
 	}
 	return m.profile
 }
@@ -127,7 +127,7 @@ func (m *Manager) Profile() blkcrypto.Profile {
 // Name says which engine this is.
 func (m *Manager) Name() string {
 	if m.engine == nil {
-		return m.pass.name
+		return m.pass.Name
 	}
 	return m.engine.Name()
 }

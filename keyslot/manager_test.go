@@ -222,8 +222,10 @@ func TestPassthrough(t *testing.T) {
 	p.Add(smallUnits)
 	var told []*blkcrypto.Key
 	receipt := blkcrypto.Place{Holder: "disk", Detail: "keyslot 7"}
-	m := keyslot.NewPassthrough("vol", func() blkcrypto.Profile { return p },
-		func(_ context.Context, k *blkcrypto.Key) blkcrypto.Place { told = append(told, k); return receipt })
+	m := keyslot.NewPassthrough(keyslot.Passthrough{
+		Name: "vol", Profile: func() blkcrypto.Profile { return p },
+		Evict: func(_ context.Context, k *blkcrypto.Key) blkcrypto.Place { told = append(told, k); return receipt },
+	})
 	if m.Name() != "vol" || m.Profile() != p {
 		t.Errorf("name %q, profile %v", m.Name(), m.Profile())
 	}
@@ -258,7 +260,7 @@ func TestPassthrough(t *testing.T) {
 	if _, err := m.Get(ctx, k.Key, false); !errors.Is(err, blkcrypto.ErrKeyEvicted) {
 		t.Errorf("get of a dead key: %v, want %v", err, blkcrypto.ErrKeyEvicted)
 	}
-	none := keyslot.NewPassthrough("bare", func() blkcrypto.Profile { return p }, nil)
+	none := keyslot.NewPassthrough(keyslot.Passthrough{Name: "bare", Profile: func() blkcrypto.Profile { return p }})
 	if got := none.EvictKey(ctx, k.Key); got.Err != nil || got.Holder != "bare" {
 		t.Errorf("evict without a function: %+v", got)
 	}

@@ -46,7 +46,7 @@ func TestMessagesThatAnEngineDoesNotTakeNameThoseItDoes(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", c.words, answer, err, c.want)
 		}
 	}
-	if _, err := keyslot.NewPassthrough("mapped", nil, nil).Message(ctx, []string{"reset"}); err == nil {
+	if _, err := keyslot.NewPassthrough(keyslot.Passthrough{Name: "mapped"}).Message(ctx, []string{"reset"}); err == nil {
 		t.Error("a manager without an engine took a message")
 	}
 }

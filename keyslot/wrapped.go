@@ -46,6 +46,9 @@ type Wrapping interface {
 
 // Wrapper returns the hardware behind the engine, nil if it has none.
 func (m *Manager) Wrapper() Wrapper {
+	if m.engine == nil && m.pass.Wrapper != nil {
+		return m.pass.Wrapper()
+	}
 	if w, ok := m.engine.(Wrapping); ok {
 		return w.Wrapper()
 	}
