@@ -145,17 +145,15 @@ func (c scriptCommand) run(ts *testscript.TestScript, neg bool, words []string) 
 	}
 	do := c(w, a)
 	a.end()
-	if background != "" {
-		if neg || w.jobs[background] != nil {
-			ts.Fatalf("&%s&: another has the name, or \"!\" stands here and not before done", background)
-		}
-		w.jobs[background] = startScriptJob(do)
+	j := startScriptJob(do)
+	if background == "" {
+		j.wait(ts, neg)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
-	defer cancel()
-	out, err := do(ctx)
-	report(ts, neg, out, err)
+	if neg || w.jobs[background] != nil {
+		ts.Fatalf("&%s&: another has the name, or \"!\" stands here and not before done", background)
+	}
+	w.jobs[background] = j
 }
 
 // scriptPatience is how long a script waits for what should be there at once.
@@ -192,6 +190,18 @@ func startScriptJob(do scriptDo) *scriptJob {
 	return j
 }
 
+// wait waits for the end of j, not for ever, and reports.
+func (j *scriptJob) wait(ts *testscript.TestScript, neg bool) {
+	defer j.cancel()
+	select {
+	case <-j.ended:
+	case <-time.After(scriptPatience):
+		j.cancel()
+		ts.Fatalf("it does not end")
+	}
+	report(ts, neg, j.out, j.err)
+}
+
 func jobOf(ts *testscript.TestScript, args []string) (*scriptWorld, string, *scriptJob) {
 	w := ts.Value("world").(*scriptWorld)
 	if len(args) != 1 || w.jobs[args[0]] == nil {
@@ -202,14 +212,8 @@ func jobOf(ts *testscript.TestScript, args []string) (*scriptWorld, string, *scr
 
 func scriptDone(ts *testscript.TestScript, neg bool, args []string) {
 	w, name, j := jobOf(ts, args)
-	select {
-	case <-j.ended:
-	case <-time.After(scriptPatience):
-		ts.Fatalf("%s has not ended", name)
-	}
-	j.cancel()
 	delete(w.jobs, name)
-	report(ts, neg, j.out, j.err)
+	j.wait(ts, neg)
 }
 
 func scriptBusy(ts *testscript.TestScript, neg bool, args []string) {
