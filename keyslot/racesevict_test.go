@@ -145,10 +145,14 @@ func TestRace06EvictAgainstGet(t *testing.T) {
 				}
 				evicted := false
 				w.Go("get", func() {
+					dead := k.Dead()
 					s, err := r.m.Get(w.Ctx, k.Key, false)
 					if err != nil {
 						wantEvicted(w, err, true)
 						return
+					}
+					if dead {
+						w.Error("a request that came after the beginning of the eviction has a slot (invariant 25)")
 					}
 					w.At("holding")
 					if evicted {
@@ -175,7 +179,7 @@ func TestRace06EvictAgainstGet(t *testing.T) {
 // is served, by the slot as it was or by a fresh one, and never refused.
 func TestRace06EvictFromOneManagerAgainstGet(t *testing.T) {
 	interleave.Run(t, interleave.Race{
-		Points:   []string{"keyslot: found", "keyslot: referenced", "keyslot: missed", "keyslot: waiting", "keyslot: leaving", "keyslot: emptying", "keyslot: left"},
+		Points:   []string{"keyslot: found", "keyslot: referenced", "keyslot: waiting", "keyslot: granted", "keyslot: leaving", "keyslot: emptying", "keyslot: left"},
 		Outcomes: []string{"busy", "fresh"},
 		World: func(w *interleave.World) {
 			r := newRaceWorld(w, 1)
@@ -192,6 +196,10 @@ func TestRace06EvictFromOneManagerAgainstGet(t *testing.T) {
 			w.Go("evict", func() {
 				if err := r.m.Evict(w.Ctx, k.Key); err != nil {
 					w.Error(err)
+				}
+				// Whoever waits for the end of the eviction has not begun.
+				if in := r.e.Where(k.bytes); in != nil {
+					w.Errorf("the eviction has ended and the key is in slots %v (invariant 21)", in)
 				}
 			})
 			w.Check(func() { r.wantOneSlotEach(k) })
