@@ -19,8 +19,8 @@ import (
 //
 // control is on the floor below the daemon, which serves what it defines.
 var floors = map[string]int{
-	"internal/invariant": -1, // constants of build tags, for everybody
-	"internal/secret":    0, "internal/arena": 0, "internal/nbdproto": 0,
+	"internal/invariant": -1, "internal/point": -1, // of build tags, for everybody
+	"internal/secret": 0, "internal/arena": 0, "internal/nbdproto": 0,
 	"internal/size": 0, "internal/nearest": 0, "internal/roofline": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/dataunit": 1,
 	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3,
@@ -32,7 +32,7 @@ var floors = map[string]int{
 }
 
 // free are packages that no product package may import: tests, and tools.
-var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/model", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
+var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
