@@ -3,6 +3,7 @@
 package keyslot_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -203,6 +204,39 @@ func TestRace03PutAgainstGetOnTheLastReference(t *testing.T) {
 			}})
 		})
 	}
+}
+
+// R3 with a waiter that gives up: the slot that is released at that moment is his, or the
+// next one's, and not lost (invariant 17).
+func TestRace03PutAgainstAWaiterThatGivesUp(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"keyslot: putting", "keyslot: released", "keyslot: gave up"},
+		Outcomes: []string{"gave up", "served"},
+		World: func(w *interleave.World) {
+			r := newRaceWorld(w, 1)
+			ks := newKeys(w, 3)
+			s := get(w, r.m, ks[0])
+			w.Go("put", s.Put)
+			w.Go("next", func() { use(w, r.m, ks[2]) })
+			w.Go("waiter", func() {
+				short, cancel := context.WithCancel(w.Ctx)
+				w.Go("cancel", cancel) // not before the waiter waits
+				switch s, err := r.m.Get(short, ks[1].Key, false); {
+				case err == nil:
+					if err := holds(s, ks[1]); err != nil {
+						w.Error(err)
+					}
+					s.Put()
+					w.Outcome("served")
+				case errors.Is(err, context.Canceled):
+					w.Outcome("gave up")
+				default:
+					w.Errorf("waiter: %v", err)
+				}
+			})
+			w.Check(func() { r.wantOneSlotEach(ks...) })
+		},
+	})
 }
 
 // R12: Linux prepares its fallback at its first use; ours is there from the start, and

@@ -318,3 +318,61 @@ func TestRace14ResetAgainstProgram(t *testing.T) {
 		})
 	}
 }
+
+// bringing is an engine without slots, whose requests bring their keys: the cipher of the
+// test engine.
+type bringing struct{ *enginetest.Engine }
+
+func (bringing) Slots() int { return 0 }
+
+func (bringing) CryptKey(_ blkcrypto.Config, key []byte, _ keyslot.Direction, _ blkcrypto.DUN, dst, src block.Segments) error {
+	b := make([]byte, src.Len())
+	src.CopyTo(b)
+	for i := range b {
+		b[i] ^= key[i%len(key)]
+	}
+	dst.CopyFrom(b)
+	return nil
+}
+
+// R6 with an engine whose requests bring their keys: an eviction waits for those under
+// way, which have their key to the end (invariants 21, 22, 25).
+func TestRace06EvictAgainstGetWithoutSlots(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"keyslot: missed", "keyslot: told", "blkcrypto: dead", "blkcrypto: asking holder"},
+		Outcomes: []string{"served", "refused"},
+		World: func(w *interleave.World) {
+			m := keyslot.New(bringing{enginetest.New(w, 1)})
+			k := newKey(w, "k")
+			inside := 0
+			for i := range 2 {
+				w.Go(fmt.Sprint("request ", i), func() {
+					s, err := m.Get(w.Ctx, k.Key, false)
+					if err != nil {
+						wantEvicted(w, err, true)
+						return
+					}
+					inside++
+					w.At("holding")
+					if err := holds(s, k); err != nil {
+						w.Errorf("a request under way: %v", err)
+					}
+					inside--
+					s.Put()
+					w.Outcome("served")
+				})
+			}
+			w.Go("evict", func() {
+				mustEvict(w, k)
+				if inside != 0 {
+					w.Errorf("evicted while %d requests have the key (invariant 22)", inside)
+				}
+			})
+			w.Check(func() {
+				if st := m.Stats(); st.Busy != 0 || m.Residents() != nil {
+					w.Errorf("%d busy, residents %v, want none (invariant 21)", st.Busy, m.Residents())
+				}
+			})
+		},
+	})
+}
