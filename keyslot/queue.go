@@ -63,12 +63,13 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 	case nowait:
 		return Slot{}, block.ErrWouldBlock
 	}
+	point.At("keyslot: missed")
 	// An eviction must ask here from now on, though nothing of k is here yet: else it
 	// could end while a slot is kept for k and waits to be programmed.
 	if err := k.Program(m, func([]byte) error { return nil }); err != nil {
 		return Slot{}, err
 	}
-	point.At("keyslot: missed")
+	point.At("keyslot: told")
 	m.mu.Lock()
 	g, err := m.await(ctx, &waiter{kind: wantKey, key: k})
 	switch {

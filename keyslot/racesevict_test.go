@@ -169,7 +169,12 @@ func TestRace06EvictAgainstGet(t *testing.T) {
 					evicted = true
 					r.wantGone(k)
 				})
-				w.Check(func() { r.wantGone(k) })
+				w.Check(func() {
+					r.wantGone(k)
+					if again, err := k.Evict(w.Ctx); err != nil || len(again.Places) != 0 {
+						w.Errorf("another eviction of a key that is gone: %v, places %v, want none (invariant 25)", err, again.Places)
+					}
+				})
 			}})
 		})
 	}
