@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 	"keyway/keyslot"
 )
 
@@ -101,11 +102,26 @@ type resident struct {
 	key    *blkcrypto.Key
 }
 
+// A retired table was a device's live one, and the keys that came through it are
+// still in engines to which they have no other way.
+type retired struct {
+	table   *Table
+	dropped []resident
+}
+
+// giveUp makes t, which m's live table was until now and which no request uses,
+// a retired one. Called with graph.mu held, in the section in which it was
+// replaced: what stands above m and beneath t may be given up next.
+func (m *Mapped) giveUp(t *Table) retired {
+	if t == nil {
+		return retired{}
+	}
+	return retired{t, m.dropped(t)}
+}
+
 // dropped returns the keys that came through t, which m has just given up, to
-// engines that they cannot get to any more.
+// engines that they cannot get to any more. Called with graph.mu held.
 func (m *Mapped) dropped(t *Table) (all []resident) {
-	graph.mu.Lock()
-	defer graph.mu.Unlock()
 	keys := map[*blkcrypto.Key]bool{}
 	t.entered.addTo(keys)
 	for _, s := range m.sources() {
@@ -148,22 +164,22 @@ func (t *Table) leaves() (all []*Mapped) {
 	return all
 }
 
-// retire closes the table that was m's live one until now. Before it gives back
-// the devices that it stood on, the keys that came to their engines through it
-// are evicted there, unless they still have another way to them
+// retire closes a retired table. Before it gives back the devices that it stood
+// on, the keys that came to their engines through it are evicted there
 // (dm-fscrypt.md, invariants 59 and 61). The keys stay usable.
-func (m *Mapped) retire(t *Table) {
-	if t == nil {
+func (m *Mapped) retire(t retired) {
+	if t.table == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var errs []error
-	for _, r := range m.dropped(t) {
+	point.At("dm: retiring")
+	for _, r := range t.dropped {
 		errs = append(errs, r.engine.Evict(ctx, r.key))
 	}
 	if err := errors.Join(errs...); err != nil && m.o.Warn != nil {
 		m.o.Warn(m, fmt.Errorf("device %q: keys that came through a table that is no longer used: %w", m.Name(), err))
 	}
-	m.discard(t)
+	m.discard(t.table)
 }

@@ -87,7 +87,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	graph.mu.Lock()
 	inactive := m.inactive
 	m.inactive = nil
-	live := m.live.Swap(nil)
+	live := m.giveUp(m.live.Swap(nil))
 	graph.mu.Unlock()
 	m.admit() // those who waited find no table
 	m.discard(inactive)

@@ -103,7 +103,7 @@ func (r *ripple) stranded() *StrandsError {
 // swap makes next m's live table, with all that follows for the profiles of m and
 // of the devices above, in one step; or nothing is changed. With revoke, keys that
 // stand in the way are evicted first. m is suspended.
-func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table, err error) {
+func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old retired, err error) {
 	for {
 		point.At("dm: swapping")
 		old, stranded := m.trySwap(next)
@@ -112,27 +112,27 @@ func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old *Table
 			return old, nil
 		}
 		if !revoke {
-			return nil, stranded
+			return retired{}, stranded
 		}
 		for _, s := range stranded.Keys {
 			receipt, err := s.Key.Revoke(ctx) // requests with it may wait here for the end of this
 			m.events.raise(Event{Kind: EventRevoked, Key: s.Key.Name(), Places: len(receipt.Places), Err: err})
 			if err != nil {
-				return nil, fmt.Errorf("revoke: %w", err)
+				return retired{}, fmt.Errorf("revoke: %w", err)
 			}
 		}
 	}
 }
 
-func (m *Mapped) trySwap(next *Table) (old *Table, stranded *StrandsError) {
+func (m *Mapped) trySwap(next *Table) (old retired, stranded *StrandsError) {
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
 	r := rippleOf(m, next)
 	if stranded := r.stranded(); stranded != nil {
-		return nil, stranded
+		return retired{}, stranded
 	}
 	m.inactive = nil
-	old = m.live.Swap(next)
+	was := m.live.Swap(next)
 	r.commit()
-	return old, nil
+	return m.giveUp(was), nil
 }

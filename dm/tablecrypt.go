@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"keyway/block"
+	"keyway/internal/point"
 )
 
 // crypt performs a request that has a context. Each row that it touches gets
@@ -15,6 +16,7 @@ import (
 // Hot: no allocation for a request within one row.
 func (t *Table) crypt(ctx context.Context, r *block.Request) (by block.Service, err error) {
 	i, v, _ := t.route(r)
+	point.At("dm: routed")
 	switch v {
 	case servedBeneath:
 		return block.ByEngine, t.rows[i].do(ctx, r)
