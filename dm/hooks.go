@@ -24,6 +24,13 @@ type (
 		Unpause()
 	}
 
+	// A Syncer makes durable itself what has been written, for a suspension: it may
+	// know better than its devices, one by one, what is safe. Sync is called when no
+	// request is under way, after Pause. The devices of other targets are flushed.
+	Syncer interface {
+		Sync(ctx context.Context) error
+	}
+
 	// A CryptoDecliner is of a type that passes contexts, but some of its kind
 	// do not.
 	CryptoDecliner interface{ DeclinesCrypto() bool }

@@ -22,6 +22,8 @@ type Table struct {
 	soft     block.Device   // the fallback over this table
 	under    []block.Device // the distinct devices beneath
 	flushes  []block.Device // whom a flush must reach: of those, and the targets that take it
+	synced   []block.Device // what a suspension flushes
+	syncers  []Syncer       // and the targets that see to it themselves
 	block    int            // logical block in bytes
 
 	handles map[*Handle]bool // the mapped devices that it has open
@@ -72,7 +74,7 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 	for i := range t.rows {
 		t.block = max(t.block, t.rows[i].target.Info().LogicalBlock)
 	}
-	var all, passed []block.Span
+	var all, passed, durable []block.Span
 	t.handles = map[*Handle]bool{}
 	for i := range t.rows {
 		r := &t.rows[i]
@@ -89,13 +91,18 @@ func (t *Table) complete(fallback *keyslot.Manager) error {
 				i+1, r.start>>sectorShift, r.end>>sectorShift, t.block)
 		}
 		all = append(all, r.target.Under()...)
+		if s, ok := r.target.(Syncer); ok {
+			t.syncers = append(t.syncers, s)
+		} else {
+			durable = append(durable, r.target.Under()...)
+		}
 		if r.typ.Features&TakesFlush != 0 {
 			t.flushes = append(t.flushes, r.target)
 		} else {
 			passed = append(passed, r.target.Under()...)
 		}
 	}
-	t.under = Distinct(all)
+	t.under, t.synced = Distinct(all), Distinct(durable)
 	t.flushes = append(t.flushes, Distinct(passed)...)
 	t.fallback, t.soft = fallback, keyslot.Fallback(plain{t}, fallback)
 	return nil
@@ -181,7 +188,11 @@ func (t *Table) flush(ctx context.Context, r block.Request) error { return flush
 // sync is the flush of a suspension: what has been written becomes durable,
 // also where a target would keep a flush back, lose it or fail it on purpose.
 func (t *Table) sync(ctx context.Context) error {
-	return flushAll(ctx, t.under, block.Request{Op: block.OpFlush})
+	err := flushAll(ctx, t.synced, block.Request{Op: block.OpFlush})
+	for _, s := range t.syncers {
+		err = errors.Join(err, s.Sync(ctx))
+	}
+	return err
 }
 
 func flushAll(ctx context.Context, devices []block.Device, r block.Request) error {

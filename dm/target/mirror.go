@@ -120,6 +120,9 @@ func newMirror(_ context.Context, b *dm.Builder, a *dm.Args) (dm.Target, error) 
 		if l.Device, err = b.OpenSpan(l.name, l.start, l.length); err != nil {
 			return nil, err
 		}
+		if n := int64(l.Device.Info().LogicalBlock); m.g.size%n != 0 {
+			return nil, fmt.Errorf("regions of %d sectors are not whole blocks of device %q, which has %d bytes in one", m.g.size>>9, l.name, n)
+		}
 	}
 	m.g.init((m.length+m.g.size-1)/m.g.size, n, m.start == allSync)
 	if logName == "" {

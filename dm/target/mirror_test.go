@@ -79,6 +79,9 @@ func TestMirrorArguments(t *testing.T) {
 	w := dmtest.New(t)
 	w.Disk("a", 1<<20, 0)
 	w.Disk("tiny", 1024, 0)
+	big := dmtest.NewRAM(1 << 20)
+	big.SetInfo(func(i *block.Info) { i.LogicalBlock, i.PhysicalBlock = 4096, 4096 })
+	w.Leaf("big", big, nil)
 	for _, c := range []struct{ args, want string }{
 		{"core 1 64 9 a 0 a 0 a 0 a 0 a 0 a 0 a 0 a 0 a 0", ""},
 		{"core 1 2 2 a 0 a 0 0", ""},
@@ -95,6 +98,7 @@ func TestMirrorArguments(t *testing.T) {
 		{"disk 2 tiny 64 2 a 0 a 0", `log device "tiny" is too small: 32 regions need 3 sectors, it has 2`},
 		{"disk 2 nowhere 64 2 a 0 a 0", `no device "nowhere"`},
 		{"core 1 64 2 a 0 a 1", `device "a" is too small`},
+		{"core 1 4 2 a 0 big 0", `regions of 4 sectors are not whole blocks of device "big", which has 4096 bytes in one`},
 		{"core 1 64 2 a 0", "argument 7 (device): missing"},
 		{"core 1 64 2 a 0 a 0 1 keep_log", "keep_log needs handle_errors"},
 		{"core 1 64 2 a 0 a 0 1 handle_errors:1", `"handle_errors" is not`},

@@ -107,7 +107,7 @@ func (x *mirrorRig) alike(t *testing.T, want string) {
 
 func (x *mirrorRig) again(t *testing.T) {
 	t.Helper()
-	if err := x.dev.Suspend(t.Context(), dm.SuspendOptions{NoFlush: true}); err != nil {
+	if err := x.dev.Suspend(t.Context(), dm.SuspendOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := x.dev.Resume(t.Context()); err != nil {
@@ -338,4 +338,50 @@ func TestMirrorDiscardThatALegFails(t *testing.T) {
 		t.Errorf("discard: %v", err)
 	}
 	x.mend(t, "16/16 1 AA 1 core")
+}
+
+// TestMirrorIsSuspendedWithoutALeg that has failed, so that it can be reloaded
+// without it; where a flush is safe on no leg it is not.
+func TestMirrorIsSuspendedWithoutALeg(t *testing.T) {
+	x := newMirrorRig(t, "0 128 mirror disk 2 log 8 2 a 0 b 0 1 handle_errors")
+	untilSynced(t, x.dev)
+	for leg := range 2 {
+		if err := x.step(t.Context(), leg); err != nil {
+			t.Fatal(err)
+		}
+		x.legs[leg].fail(func(block.Request) error { return block.ErrIO })
+		err := x.dev.Suspend(t.Context(), dm.SuspendOptions{})
+		if leg == 0 && err != nil || leg == 1 && !errors.Is(err, block.ErrIO) {
+			t.Errorf("suspended without %d legs: %v", leg+1, err)
+		}
+		if err := x.dev.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.legs[0].heal()
+	x.legs[1].heal()
+	x.w.Reload("m", "0 128 linear b 0")
+	if err := x.read(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMirrorRefusesWhatALegWould before any leg begins it.
+func TestMirrorRefusesWhatALegWould(t *testing.T) {
+	w := dmtest.New(t)
+	a, b := w.Disk("a", mirrorSize, 0), dmtest.NewRAM(mirrorSize)
+	b.SetInfo(func(i *block.Info) { i.Discard, i.Zeroes = block.None, block.None })
+	w.Leaf("b", b, nil)
+	dev := w.Map("m", "0 128 mirror core 2 8 nosync 2 a 0 b 0")
+	for _, r := range []block.Request{{Op: block.OpDiscard, Len: 4096}, {Op: block.OpWriteZeroes, Flags: block.FastZero, Len: 4096}} {
+		if err := dev.Do(t.Context(), r); !errors.Is(err, block.ErrNotSupported) {
+			t.Errorf("%v: %v", r.Op, err)
+		}
+		if n := a.Count(r.Op); n != 0 {
+			t.Errorf("the other leg has got the %v", r.Op)
+		}
+	}
+	if got := firstStatus(dev); !strings.HasSuffix(got, "16/16 1 AA 1 core") {
+		t.Errorf("status %s", got)
+	}
 }

@@ -100,6 +100,12 @@ func (m *mirror) change(ctx context.Context, r block.Request) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // half a request would be the worse answer
 	}
+	if r.Op == block.OpDiscard || r.Flags&block.FastZero != 0 {
+		// What some leg would refuse the others are not asked to begin.
+		if i := m.Info(); i.Discard == block.None && r.Op == block.OpDiscard || i.Zeroes != block.Native && r.Op == block.OpWriteZeroes {
+			return block.ErrNotSupported
+		}
+	}
 	r.Flags &^= block.Scratch // the data goes to several
 	limit := maxSpan * m.g.size
 	if r.Op == block.OpWrite && r.Flags&block.Shared != 0 {

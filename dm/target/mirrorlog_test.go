@@ -246,14 +246,16 @@ func TestMirrorAfterACrash(t *testing.T) {
 		name   string
 		table  string
 		breaks int64 // the first leg, after so many writes; 0: never
+		filled bool  // the second leg, from the first
 	}{
-		{"both legs good", crashTable, 0},
-		{"the first leg failed", crashTable + " 1 handle_errors", 12},
-		{"the first leg failed at once", crashTable + " 2 handle_errors keep_log", 9},
+		{"both legs good", crashTable, 0, false},
+		{"the first leg failed", crashTable + " 1 handle_errors", 12, false},
+		{"the first leg failed at once", crashTable + " 2 handle_errors keep_log", 9, false},
+		{"the second leg is being filled", crashTable, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for at := int64(1); ; at++ {
-				if ended := crashOnce(t, c.table, c.breaks, at); ended || t.Failed() {
+				if ended := crashOnce(t, c.table, c.breaks, c.filled, at); ended || t.Failed() {
 					if at < 80 {
 						t.Errorf("the power failed after %d requests at most", at)
 					}
@@ -265,7 +267,7 @@ func TestMirrorAfterACrash(t *testing.T) {
 }
 
 // crashOnce crashes after so many requests, or reports that there were fewer.
-func crashOnce(t *testing.T, table string, breaks, at int64) (ended bool) {
+func crashOnce(t *testing.T, table string, breaks int64, filled bool, at int64) (ended bool) {
 	synctest.Test(t, func(t *testing.T) {
 		info := block.Info{Size: crashDisk, LogicalBlock: 512, FUA: block.Native}
 		disk := &powered{Device: model.NewDevice(info)}
@@ -279,11 +281,22 @@ func crashOnce(t *testing.T, table string, breaks, at int64) (ended bool) {
 			}
 		}
 		w := crashWorld(t, disk, breakable)
-		dev := w.Map("m", table)
-		untilStatusHas(t, dev, " 8/8 ")
-		disk.left.Store(at)
 		want := model.New(crashLeg, 512)
-		want.EndFlush(want.BeginFlush())
+		if filled {
+			data := bytes.Repeat([]byte("first"), crashLeg/5+1)[:crashLeg]
+			want.Begin(0, data).End(true, true)
+			r := request(block.OpWrite, data)
+			r.Off, r.Flags = 4096, block.FUA
+			if err := disk.Do(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			disk.left.Store(at)
+		}
+		dev := w.Map("m", table)
+		if !filled {
+			untilStatusHas(t, dev, " 8/8 ")
+			disk.left.Store(at)
+		}
 		rnd := rand.New(rand.NewPCG(uint64(at), 1))
 		for i := range crashChanges {
 			mirrorChange(t, dev, want, rnd)

@@ -110,6 +110,20 @@ func (m *mirror) pause() {
 	m.ended = nil
 }
 
+// Sync makes durable what has been written, for a suspension: a leg that fails does
+// not keep a mirror from being suspended and mended. The log says then what is in
+// sync, so that the next table has nothing to copy.
+func (m *mirror) Sync(ctx context.Context) error {
+	if err := m.flush(ctx, block.Request{Op: block.OpFlush}); err != nil {
+		return err
+	}
+	if m.log != nil && m.loaded.Load() && !m.readOnly {
+		b := background{m: m}
+		b.tidy(ctx, true)
+	}
+	return nil
+}
+
 // Close leaves a log that says what is in sync, unless another table has it by
 // now, and the devices to the builder that opened them.
 func (m *mirror) Close() error {
