@@ -121,10 +121,11 @@ func (g *Gate) Count(lane uint16, op Op, n int64, by Service) {
 }
 
 // Close stops admitting and waits for those inside. If ctx ends first the
-// gate is open again and Close returns the cause. Closing a closed gate only
+// gate is as it was and Close returns the cause. Closing a closed gate only
 // waits. One caller at a time may use Close and Open.
 func (g *Gate) Close(ctx context.Context) error {
-	if !g.closed.Load() {
+	was := g.closed.Load()
+	if !was {
 		g.mu.Lock()
 		g.opened = make(chan struct{})
 		if g.drained == nil {
@@ -138,7 +139,9 @@ func (g *Gate) Close(ctx context.Context) error {
 		select {
 		case <-g.drained:
 		case <-ctx.Done():
-			g.Open()
+			if !was {
+				g.Open()
+			}
 			return context.Cause(ctx)
 		}
 	}
