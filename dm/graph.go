@@ -100,7 +100,7 @@ func (t *Table) pathTo(m *Mapped, seen map[*Mapped]bool) []string {
 			continue
 		}
 		seen[d] = true
-		for _, next := range []*Table{d.live.Load(), d.inactive} {
+		for _, next := range []*Table{d.live.Load(), d.inactive, d.aside} {
 			if next == nil {
 				continue
 			}

@@ -66,7 +66,7 @@ func (m *Mapped) collect(found map[*keyslot.Manager]bool, seen map[*Mapped]bool)
 	if e := m.Engine(); e != nil {
 		found[e] = true
 	}
-	for _, t := range []*Table{m.live.Load(), m.inactive} {
+	for _, t := range []*Table{m.live.Load(), m.inactive, m.aside} {
 		if t == nil {
 			continue
 		}

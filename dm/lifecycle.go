@@ -35,6 +35,11 @@ func (m *Mapped) Load(ctx context.Context, t *Table) error {
 func (m *Mapped) stage(t *Table) (old *Table, err error) {
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
+	return m.put(t)
+}
+
+// put is stage with graph.mu held.
+func (m *Mapped) put(t *Table) (old *Table, err error) {
 	switch {
 	case m.removed:
 		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
@@ -186,22 +191,48 @@ func (m *Mapped) Reload(ctx context.Context, t *Table, o SuspendOptions) error {
 	defer m.unlock()
 	was := m.suspended.Load()
 	defer m.noteSuspension(was)
-	old, err := m.stage(t)
-	if err != nil {
+	if err := m.stageAside(t); err != nil {
 		return errors.Join(err, t.Close(ctx))
 	}
+	point.At("dm: staged")
 	if err := m.resume(ctx, o); err != nil {
 		if !was && m.suspended.Load() {
 			m.admit()
 		}
-		if _, back := m.stage(old); back != nil {
-			err = errors.Join(err, back)
-		}
+		m.putBack()
 		m.discard(t)
 		return err
 	}
-	m.discard(old)
+	m.discard(m.takeAside())
 	return nil
+}
+
+// stageAside is stage, and keeps what was in the inactive slot within reach: it
+// still counts when somebody looks for a cycle, so that it can be put back.
+func (m *Mapped) stageAside(t *Table) (err error) {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	old, err := m.put(t)
+	if err == nil {
+		m.aside = old
+	}
+	return err
+}
+
+// putBack undoes stageAside.
+func (m *Mapped) putBack() {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	m.inactive, m.aside = m.aside, nil
+}
+
+// takeAside returns what stageAside kept.
+func (m *Mapped) takeAside() *Table {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	t := m.aside
+	m.aside = nil
+	return t
 }
 
 func (m *Mapped) isRemoved() bool {

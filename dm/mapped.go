@@ -54,6 +54,7 @@ type Mapped struct {
 	// Guarded by graph.mu.
 	name     string
 	inactive *Table
+	aside    *Table // what Reload will put back if it fails: as good as inactive
 	handles  map[*Handle]bool
 	uses     map[*use]bool // keys that were started here
 	leaf     bool
