@@ -132,11 +132,11 @@ func TestRace01GetFromManyThreads(t *testing.T) {
 		points []string
 		gets   [][]int // which key, by thread
 	}{
-		{1, []string{"keyslot: missed", "keyslot: programming"}, [][]int{{0, 1}, {1, 0}}},
-		{1, []string{"keyslot: programming"}, [][]int{{0}, {1}, {0}}},
-		{2, []string{"keyslot: programming"}, [][]int{{0, 1}, {2, 0}}},
-		{2, nil, [][]int{{0}, {1}, {2}}},
-		{3, nil, [][]int{{0, 3}, {1}, {2, 0}}},
+		{1, []string{"keyslot: missed", "keyslot: granted", "keyslot: programming"}, [][]int{{0, 1}, {1, 0}}},
+		{1, []string{"keyslot: granted"}, [][]int{{0}, {1}, {0}}},
+		{2, []string{"keyslot: granted"}, [][]int{{0, 1}, {2, 0}}},
+		{2, []string{"keyslot: granted"}, [][]int{{0}, {1}, {2}}},
+		{3, []string{"keyslot: granted"}, [][]int{{0, 3}, {1, 2, 0}}},
 	} {
 		t.Run(fmt.Sprintf("%d slots, %v", c.slots, c.gets), func(t *testing.T) {
 			interleave.Run(t, interleave.Race{Points: c.points, World: func(w *interleave.World) {
