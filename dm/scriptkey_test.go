@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"keyway/blkcrypto"
 	"keyway/internal/secret"
@@ -224,6 +225,13 @@ func cmdFinish(w *scriptWorld, a *scriptArgs) scriptDo {
 func cmdEvict(w *scriptWorld, a *scriptArgs) scriptDo {
 	on, there := a.option("on")
 	idle, force := a.flag("idle"), a.flag("force")
+	within := scriptPatience
+	if v, ok := a.option("within"); ok {
+		var err error
+		if within, err = time.ParseDuration(v); err != nil {
+			a.ts.Fatalf("%v", err)
+		}
+	}
 	name := a.words[0]
 	k := w.live(a)
 	evict := k.Evict
@@ -241,6 +249,8 @@ func cmdEvict(w *scriptWorld, a *scriptArgs) scriptDo {
 		}
 	}
 	return func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
 		r, err := evict(ctx)
 		if err == nil {
 			err = w.gone(name)

@@ -29,7 +29,7 @@ import (
 //
 // Devices, as dmsetup has them:
 //
-//	create D [ROW...] [readonly] [immutable]
+//	create D [ROW...] [readonly]
 //	build T ROW...; load D built=T    a load in two steps: read, then taken
 //	load D ROW... [readonly]    clear D    suspend D [noflush]    resume D
 //	reload D ROW... [revoke]    load, suspend and resume as one step
@@ -54,8 +54,9 @@ import (
 // Keys:
 //
 //	start K D [by=WHO]       blk_crypto_start_using_key;  finish K D
-//	evict K [on=D] [idle|force]    evict everywhere, or from D alone; says
-//	                         from where. Afterwards no engine may hold the bytes
+//	evict K [on=D] [idle|force] [within=TIME]
+//	                         evict everywhere, or from D alone; says from where.
+//	                         Afterwards no engine may hold the bytes
 //	keyslots A|fallback      which keys are in which keyslots, by the manager's
 //	                         books and by what the registers encrypt with
 //	reset A                  the engine loses its keys and gets them back
@@ -81,7 +82,7 @@ import (
 //
 // To look at:
 //
-//	state D    table D [inactive]    status D    profile D    deps D
+//	state D    table D [inactive]    profile D
 //	explain D SECTOR [key=K] [dun=N] [write] [marked]
 //	events D                 what has happened since this was last asked
 //	watch D &x&              ends with the next event that counts
@@ -126,7 +127,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"start": cmdStart, "finish": cmdFinish, "evict": cmdEvict, "keyslots": cmdKeyslots, "reset": cmdReset,
 		"fault": cmdFault, "derive": cmdDerive,
 		"stall": cmdStall, "release": cmdRelease, "await": cmdAwait,
-		"state": cmdState, "table": cmdTable, "status": cmdStatus, "profile": cmdProfile, "deps": cmdDeps,
+		"state": cmdState, "table": cmdTable, "profile": cmdProfile,
 		"explain": cmdExplain, "events": cmdEvents, "watch": cmdWatch, "counts": cmdCounts, "warnings": cmdWarnings,
 	} {
 		all[name] = c.run

@@ -82,23 +82,9 @@ func cmdState(w *scriptWorld, a *scriptArgs) scriptDo {
 	}
 }
 
-func text(w *scriptWorld, a *scriptArgs, k dm.StatusKind) scriptDo {
+func cmdTable(w *scriptWorld, a *scriptArgs) scriptDo {
 	m, inactive := w.device(a), a.flag("inactive")
-	return func(context.Context) (string, error) { return m.TableText(inactive, k), nil }
-}
-
-func cmdTable(w *scriptWorld, a *scriptArgs) scriptDo  { return text(w, a, dm.StatusTable) }
-func cmdStatus(w *scriptWorld, a *scriptArgs) scriptDo { return text(w, a, dm.StatusInfo) }
-
-func cmdDeps(w *scriptWorld, a *scriptArgs) scriptDo {
-	m := w.device(a)
-	return func(context.Context) (string, error) {
-		var out strings.Builder
-		for _, d := range dm.Distinct(m.Under()) {
-			fmt.Fprintln(&out, dm.DeviceName(d))
-		}
-		return out.String(), nil
-	}
+	return func(context.Context) (string, error) { return m.TableText(inactive, dm.StatusTable), nil }
 }
 
 // cmdProfile prints the configs that the device serves natively, one a line:
