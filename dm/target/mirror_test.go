@@ -26,12 +26,22 @@ import (
 // untilStatus waits for events until the status of the first row ends with want.
 func untilStatus(t testing.TB, dev *dm.Handle, want string) {
 	t.Helper()
+	until(t, dev, func(status string) bool { return strings.HasSuffix(status, want) }, want)
+}
+
+// untilStatusHas waits until want is in it.
+func untilStatusHas(t testing.TB, dev *dm.Handle, want string) {
+	t.Helper()
+	until(t, dev, func(status string) bool { return strings.Contains(status, want) }, want)
+}
+
+func until(t testing.TB, dev *dm.Handle, is func(status string) bool, want string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		n := dev.Event()
-		got := firstStatus(dev)
-		if strings.HasSuffix(got, want) {
+		if is(firstStatus(dev)) {
 			return
 		}
 		if _, err := dev.Wait(ctx, n); err != nil {

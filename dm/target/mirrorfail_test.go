@@ -14,6 +14,7 @@ import (
 	"keyway/block"
 	"keyway/dm"
 	"keyway/internal/dmtest"
+	"keyway/internal/point"
 )
 
 // mirrorSize is that of the mirrors below, of 16 regions each.
@@ -131,24 +132,33 @@ func TestMirrorLegFailsAtEachPoint(t *testing.T) {
 		{"0 128 mirror disk 2 log 8 2 a 0 b 0", true},
 	} {
 		for leg := range 2 {
-			for point, hit := int64(0), true; hit && !t.Failed(); point++ {
-				synctest.Test(t, func(t *testing.T) { hit = failFrom(t, c.table, c.filled, leg, point) })
+			for at, hit := int64(0), true; hit && !t.Failed(); at += stride() {
+				synctest.Test(t, func(t *testing.T) { hit = failFrom(t, c.table, c.filled, leg, at) })
 			}
 		}
 	}
 }
 
+// stride is 1, so that every request is tried, and more where each takes ten times
+// as long.
+func stride() int64 {
+	if point.Enabled {
+		return 5
+	}
+	return 1
+}
+
 // failFrom has a leg fail everything after so many requests, and reports whether it
 // came to that.
-func failFrom(t *testing.T, table string, filled bool, leg int, point int64) bool {
-	what := fmt.Sprintf("%q, leg %d fails after %d requests", table, leg, point)
+func failFrom(t *testing.T, table string, filled bool, leg int, at int64) bool {
+	what := fmt.Sprintf("%q, leg %d fails after %d requests", table, leg, at)
 	x := newMirrorRig(t, table)
 	if !filled {
 		untilSynced(t, x.dev)
 	}
 	var n atomic.Int64
 	x.legs[leg].fail(func(block.Request) error {
-		if n.Add(1) > point {
+		if n.Add(1) > at {
 			return block.ErrIO
 		}
 		return nil
@@ -162,7 +172,7 @@ func failFrom(t *testing.T, table string, filled bool, leg int, point int64) boo
 	if err := x.read(t); err != nil && safe {
 		t.Fatalf("%s: read: %v", what, err)
 	}
-	hit := n.Load() > point
+	hit := n.Load() > at
 	if hit == strings.Contains(firstStatus(x.dev), " 1 AA ") {
 		t.Errorf("%s: status %s", what, firstStatus(x.dev))
 	}
@@ -182,15 +192,7 @@ func failFrom(t *testing.T, table string, filled bool, leg int, point int64) boo
 // untilSynced waits until all 16 regions are in sync.
 func untilSynced(t testing.TB, dev *dm.Handle) {
 	t.Helper()
-	for {
-		n := dev.Event()
-		if strings.Contains(firstStatus(dev), " 16/16 1 ") {
-			return
-		}
-		if _, err := dev.Wait(t.Context(), n); err != nil {
-			t.Fatal(err)
-		}
-	}
+	untilStatusHas(t, dev, " 16/16 1 ")
 }
 
 // TestMirrorLettersAndEvents: what a leg has failed in, the worst of it, and an

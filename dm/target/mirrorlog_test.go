@@ -254,7 +254,7 @@ func TestMirrorAfterACrash(t *testing.T) {
 		{"the second leg is being filled", crashTable, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for at := int64(1); ; at++ {
+			for at := int64(1); ; at += stride() {
 				if ended := crashOnce(t, c.table, c.breaks, c.filled, at); ended || t.Failed() {
 					if at < 80 {
 						t.Errorf("the power failed after %d requests at most", at)
@@ -327,19 +327,6 @@ func crashOnce(t *testing.T, table string, breaks int64, filled bool, at int64) 
 		remove(t, w, "m", dev)
 	})
 	return ended
-}
-
-func untilStatusHas(t *testing.T, dev *dm.Handle, want string) {
-	t.Helper()
-	for {
-		n := dev.Event()
-		if strings.Contains(firstStatus(dev), want) {
-			return
-		}
-		if _, err := dev.Wait(t.Context(), n); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // mirrorChange makes a random change that may fail.

@@ -102,7 +102,7 @@ func TestRace29MirrorWriteAgainstCopy(t *testing.T) {
 	} {
 		nth := int64(n + 1)
 		interleave.Run(t, interleave.Race{
-			Points:   []string{"mirror: marked", "mirror: writing leg", "mirror: copying", "mirror: copy read"},
+			Points:   []string{"mirror: about to copy", "mirror: copying", "mirror: copy read", "mirror: writing leg"},
 			Outcomes: outcomes,
 			World: func(w *interleave.World) {
 				x := newRaceRig(w)

@@ -227,6 +227,7 @@ func (b *background) work() (region int64, more bool) {
 // it: ciphertext stays what it is, and no key is needed.
 func (b *background) recover(ctx context.Context, i int64) {
 	m := b.m
+	point.At("mirror: about to copy")
 	from, err := m.g.beginCopy(ctx, i)
 	if err != nil {
 		return
