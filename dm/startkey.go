@@ -104,14 +104,17 @@ func (r *ripple) stranded() *StrandsError {
 // of the devices above, in one step; or nothing is changed. With revoke, keys that
 // stand in the way are evicted first. m is suspended.
 func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old retired, err error) {
+	needs := next.needs()
 	for {
 		point.At("dm: swapping")
-		old, stranded := m.trySwap(next)
-		if stranded == nil {
+		old, stranded, err := m.trySwap(next, needs)
+		switch {
+		case err != nil:
+			return retired{}, err
+		case stranded == nil:
 			point.At("dm: swapped")
 			return old, nil
-		}
-		if !revoke {
+		case !revoke:
 			return retired{}, stranded
 		}
 		for _, s := range stranded.Keys {
@@ -124,15 +127,18 @@ func (m *Mapped) swap(ctx context.Context, next *Table, revoke bool) (old retire
 	}
 }
 
-func (m *Mapped) trySwap(next *Table) (old retired, stranded *StrandsError) {
+func (m *Mapped) trySwap(next *Table, needs []need) (old retired, stranded *StrandsError, err error) {
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
+	if err := next.misfit(needs); err != nil {
+		return retired{}, nil, err
+	}
 	r := rippleOf(m, next)
 	if stranded := r.stranded(); stranded != nil {
-		return retired{}, stranded
+		return retired{}, stranded, nil
 	}
 	m.inactive = nil
 	was := m.live.Swap(next)
 	r.commit()
-	return m.giveUp(was), nil
+	return m.giveUp(was), nil, nil
 }
