@@ -217,16 +217,24 @@ func TestRace06EvictFromOneManagerAgainstGet(t *testing.T) {
 // was left with, and the retry of the eviction does not hit the new key
 // (invariants 24, 25; dm-fscrypt.md invariant 53).
 func TestRace13NewKeyAfterAFailedEviction(t *testing.T) {
-	for name, same := range map[string]string{"equal bytes": "old", "other bytes": "new"} {
+	for name, c := range map[string]struct {
+		bytes    string
+		faults   int
+		outcomes []string
+	}{
+		"equal bytes, the engine recovers at once": {"old", 1, []string{"served"}},
+		"equal bytes": {"old", 2, []string{"served", "failed"}},
+		"other bytes": {"new", 2, []string{"served", "failed"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			interleave.Run(t, interleave.Race{
 				Points:   []string{"keyslot: emptying", "keyslot: programming", "keyslot: retrying", "keyslot: waiting"},
-				Outcomes: []string{"served", "failed"},
+				Outcomes: c.outcomes,
 				World: func(w *interleave.World) {
 					r := newRaceWorld(w, 1)
 					old := newKey(w, "old")
 					use(w, r.m, old)
-					faults := 2
+					faults := c.faults
 					r.e.Fault = func(c enginetest.Call) error {
 						if c.Op == enginetest.Evict && faults > 0 {
 							faults--
@@ -237,11 +245,16 @@ func TestRace13NewKeyAfterAFailedEviction(t *testing.T) {
 					if _, err := old.Evict(w.Ctx); !errors.Is(err, errFault) {
 						w.Fatalf("evict: %v, want the fault (invariant 24)", err)
 					}
-					next := newKey(w, same)
+					next := newKey(w, c.bytes)
 					if next.ID() == old.ID() {
 						w.Fatal("two keys have one number")
 					}
-					w.Go("retry", func() { w.Sleep(10 * time.Second) })
+					served := false
+					w.Go("time", func() {
+						for range c.faults {
+							w.Sleep(10 * time.Second)
+						}
+					})
 					w.Go("get", func() {
 						s, err := r.m.Get(w.Ctx, next.Key, false)
 						if err != nil {
@@ -259,9 +272,13 @@ func TestRace13NewKeyAfterAFailedEviction(t *testing.T) {
 							w.Error("the slot serves the new key and is in quarantine for the old one")
 						}
 						s.Put()
+						served = true
 						w.Outcome("served")
 					})
 					w.Check(func() {
+						if in := r.e.Where(next.bytes); served && len(in) != 1 {
+							w.Errorf("the new key is in slots %v, want the one where it was: the retry emptied it", in)
+						}
 						mustEvict(w, old)
 						r.wantOneSlotEach(next)
 						use(w, r.m, next)
