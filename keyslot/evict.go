@@ -26,16 +26,17 @@ func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Plac
 	}
 	p := blkcrypto.Place{Holder: m.Name(), Detail: "in no keyslot"}
 	point.At("keyslot: evicting")
-	if !m.leave(k) {
+	slots := m.leave(k)
+	if slots == nil {
 		return p
 	}
 	point.At("keyslot: leaving")
 	var places []string
 	var errs []error
-	for i := range m.slots {
-		had, err := m.evictSlot(ctx, &m.slots[i], k)
+	for _, s := range slots {
+		had, err := m.evictSlot(ctx, s, k)
 		if had != nil {
-			places = append(places, fmt.Sprintf("keyslot %d", i))
+			places = append(places, fmt.Sprintf("keyslot %d", s.number))
 		}
 		errs = append(errs, err)
 	}
@@ -58,21 +59,22 @@ func (m *Manager) Evict(ctx context.Context, k *blkcrypto.Key) error {
 	return nil
 }
 
-// leave keeps requests from k until left, and reports whether there is
-// anything to evict; if not, left must not follow. Those who wait for a slot
-// with a dead key hear of it.
-func (m *Manager) leave(k *blkcrypto.Key) bool {
+// leave keeps requests from k until left, and returns the slots that hold it: no
+// other will meanwhile. If there is none, left must not follow. Those who wait for
+// a slot with a dead key hear of it.
+func (m *Manager) leave(k *blkcrypto.Key) (slots []*slot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	held := false
 	for i := range m.slots {
-		held = held || slices.Contains(m.slots[i].holds, k)
+		if s := &m.slots[i]; slices.Contains(s.holds, k) {
+			slots = append(slots, s)
+		}
 	}
-	if held {
+	if slots != nil {
 		m.leaving[k.ID()]++
 	}
 	m.pump()
-	return held
+	return slots
 }
 
 func (m *Manager) left(k *blkcrypto.Key) {
