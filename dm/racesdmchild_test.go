@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"keyway/block"
+	"keyway/dm"
 	"keyway/internal/dmtest"
 	"keyway/internal/interleave"
 )
@@ -139,4 +140,132 @@ func TestDMRace04ChildShrinksBetweenLoadAndResume(t *testing.T) {
 			})
 		},
 	})
+}
+
+// Race 4 with a child that is to be removed: a table that is loaded holds it, so the
+// removal comes before the table is built or after it is given up, and never between.
+func TestDMRace04ChildIsRemovedBetweenLoadAndResume(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"dm: removing", "dm: swapped", "dm: discarding"},
+		Outcomes: []string{"removed first", "busy"},
+		World: func(w *interleave.World) {
+			b := newBlkWorld(w)
+			disk := b.disk("a", b.engine())
+			b.disk("b", nil)
+			if err := b.Map("mid", "0 128 linear a 0").Close(); err != nil {
+				w.Fatal(err)
+			}
+			top := b.Map("top", "0 128 linear b 0")
+			removed := false
+			w.Go("parent", func() {
+				table, err := b.Parse("0 128 linear mid 0")
+				if err != nil {
+					if !errors.Is(err, dm.ErrRemoved) {
+						w.Errorf("parse: %v", err)
+					}
+					w.Outcome("removed first")
+					return
+				}
+				w.At("built")
+				if err := b.Device("top").Load(w.Ctx, table); err != nil {
+					w.Errorf("load: %v", err)
+				}
+				w.At("loaded")
+				if err := b.Device("top").Resume(w.Ctx); err != nil {
+					w.Errorf("resume: %v", err)
+				}
+				dmtest.Write(w, top, 0, block4k)
+				if removed || disk.Count(block.OpWrite) != 1 {
+					w.Errorf("removed beneath a table: %v; %d writes came to its disk", removed, disk.Count(block.OpWrite))
+				}
+			})
+			w.Go("child", func() {
+				err := b.Device("mid").Remove(w.Ctx, dm.RemoveOptions{})
+				switch {
+				case err == nil:
+					removed = true
+				case errors.Is(err, block.ErrBusy):
+					w.Outcome("busy")
+				default:
+					w.Errorf("remove: %v", err)
+				}
+			})
+		},
+	})
+}
+
+// Race 5: a profile two levels up is read while one at the bottom changes: the readers
+// are TestRaceBlk17... Here somebody on the way refuses: a wrapped key that was started
+// in the middle or on top. The reload at the bottom then changes nothing at any level,
+// or, if the key was started later or has been stopped, everything at all of them
+// (invariants 38, 42 and 43).
+func TestDMRace05AbortAtAnyLevelChangesNoLevel(t *testing.T) {
+	for _, level := range []string{"low", "mid", "top"} {
+		t.Run("key on "+level, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{
+				Points:   []string{"dm: swapping", "dm: swapped"},
+				Outcomes: []string{"reload refused", "reloaded", "start refused"},
+				World: func(w *interleave.World) {
+					p := newRacePhone(w, "ufs0", "plain")
+					p.Map("low", onto("ufs0"))
+					p.Map("mid", onto("low"))
+					p.Map("top", onto("mid"))
+					k := p.raceKey(w)
+					levels := []string{"top", "mid", "low"}
+					events := map[string]uint64{}
+					old := map[string]bool{}
+					for _, name := range levels {
+						events[name] = p.Device(name).Event()
+					}
+					w.Go("reload", func() {
+						err := p.tryReload(w, "low", "plain", dm.SuspendOptions{})
+						for _, name := range levels {
+							old[name] = err != nil
+							changed := p.Device(name).Event() != events[name]
+							if p.serves(name, k) != old[name] || changed == old[name] {
+								w.Errorf("reload: %v; %s serves the key: %v, events: %v (invariant 43)", err, name, p.serves(name, k), changed)
+							}
+						}
+						switch {
+						case err == nil:
+							w.Outcome("reloaded")
+						case errors.Is(err, dm.ErrStrands) && strings.Contains(err.Error(), level):
+							w.Outcome("reload refused")
+						default:
+							w.Errorf("reload: %v", err)
+						}
+					})
+					w.Go("user", func() {
+						dev := p.Device(level)
+						stop, err := dev.StartKey(k, "the test")
+						if err != nil {
+							w.Outcome("start refused")
+							if !errors.Is(err, block.ErrNoCrypto) {
+								w.Errorf("start: %v", err)
+							}
+							return
+						}
+						w.At("started")
+						if err := dev.Do(w.Ctx, withKey(block.OpWrite, k, make([]byte, 4096))); err != nil {
+							w.Errorf("write with a key that was started: %v (invariant 38)", err)
+						}
+						stop()
+					})
+					w.Go("reader", func() {
+						gone := false
+						for i, name := range levels { // what is gone above is gone below
+							if i > 0 {
+								w.At("between levels")
+							}
+							serves := p.serves(name, k)
+							if gone && serves {
+								w.Errorf("%s serves the key and a device above it does not (invariant 42)", name)
+							}
+							gone = !serves
+						}
+					})
+				},
+			})
+		})
+	}
 }
