@@ -74,11 +74,11 @@ import (
 //	release A [KIND]         they go on
 //	await A stalled N | await A queued N | await D inside N |
 //	await D waiting N | await K inuse N |
-//	await K evicting | await D closing
+//	await K evicting | await D closing | await D shows TEXT
 //	                         until so many stand still in A, have had to wait for
 //	                         a keyslot of A, are under way in D, wait for D's
 //	                         resume, use K; until the eviction of K, or a
-//	                         suspension of D, has begun
+//	                         suspension of D, has begun; until D's status has that
 //
 // To look at:
 //

@@ -29,6 +29,12 @@ func cmdAwait(w *scriptWorld, a *scriptArgs) scriptDo {
 			})
 		}
 	}
+	if what == "shows" {
+		m, text := w.device(self), a.next("a text")
+		return func(context.Context) (string, error) {
+			return "", until(text+" in its status", func() bool { return strings.Contains(m.TableText(false, dm.StatusInfo), text) })
+		}
+	}
 	n := a.number("how many")
 	var get func() int64
 	switch what {
