@@ -55,6 +55,7 @@ func TestRace04CompleteEvictFree(t *testing.T) {
 				}
 				o := keyslot.Over(medium, r.m)
 				ks := newKeys(w, 2)
+				use(w, r.m, ks[0])
 				write := func(k testKey) {
 					q := block.Request{Op: block.OpWrite, Len: 512, Data: block.Bytes(make([]byte, 512)), Crypt: blkcrypto.Context{Key: k.Key}}
 					if err := o.Do(w.Ctx, q); err != nil {

@@ -135,6 +135,7 @@ func (w *World) run(choose func([]*actor) int) {
 		w.resume(ready[choose(ready)])
 	}
 	// Points are open from here on.
+	w.over.Store(w.Failed())
 	w.release(false)
 	if w.Failed() {
 		w.cancel()

@@ -212,6 +212,23 @@ func TestBroken(t *testing.T) {
 		"for-ever": {World: func(w *interleave.World) {
 			w.Go("a", func() { <-make(chan int) })
 		}},
+		"woken-late": {World: func(w *interleave.World) {
+			c := make(chan int)
+			w.Go("a", func() { <-c; w.Error("too late"); w.Fatal("too late") })
+			w.Cleanup(func() { close(c) })
+		}},
+		"fatal-world": {World: func(w *interleave.World) {
+			w.Go("a", func() {})
+			w.Fatalf("no %s", "world")
+		}},
+		"fatal-actor": {World: func(w *interleave.World) {
+			w.Go("a", func() { w.Fatal("no", "actor") })
+			w.Go("b", func() {})
+		}},
+		"fatal-check": {World: func(w *interleave.World) {
+			w.Go("a", func() {})
+			w.Check(func() { w.Fatal("no check") })
+		}},
 		"panic": {World: func(w *interleave.World) {
 			w.Go("a", func() { panic("scripted") })
 		}},
@@ -262,6 +279,10 @@ func TestFailuresAreReported(t *testing.T) {
 		{"lost-update", []string{"lost update: n is 1, want 2", "a            from the start", "from test: between", "KEYWAY_SCHEDULE='a,b,a,b' go test"}},
 		{"deadlock", []string{"interleave: deadlock", "ab waits", "ba waits", "interleave_test.go", "KEYWAY_SCHEDULE="}},
 		{"for-ever", []string{"interleave: deadlock", "a waits", "KEYWAY_SCHEDULE='a'"}},
+		{"woken-late", []string{"interleave: deadlock", "a waits", "KEYWAY_SCHEDULE='a'"}},
+		{"fatal-world", []string{"no world", "KEYWAY_SCHEDULE=''"}},
+		{"fatal-actor", []string{"no actor", "KEYWAY_SCHEDULE='a,b'"}},
+		{"fatal-check", []string{"no check", "KEYWAY_SCHEDULE='a'"}},
 		{"panic", []string{"a: panic: scripted", "interleave_test.go", "KEYWAY_SCHEDULE='a'"}},
 		{"many", []string{"more than 10 interleavings"}},
 		{"endless", []string{"no end after"}},
@@ -270,6 +291,9 @@ func TestFailuresAreReported(t *testing.T) {
 		{"random", []string{"not deterministic"}},
 	} {
 		got := broken(t, c.name)
+		if strings.Contains(got, "too late") || strings.Contains(got, "panic: Fail") {
+			t.Errorf("%s: a run that has failed says more:\n%s", c.name, got)
+		}
 		for _, want := range c.want {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: got\n%s\nwant %q in it", c.name, got, want)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,7 @@ type World struct {
 	listed map[string]bool
 	checks []func()
 	came   chan struct{} // somebody stands at a point
+	over   atomic.Bool   // the run has failed and says no more
 
 	mu     sync.Mutex
 	held   bool // actors stop at points
