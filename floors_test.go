@@ -32,7 +32,7 @@ var floors = map[string]int{
 }
 
 // free are packages that no product package may import: tests, and tools.
-var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
+var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/secret/secrettest", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.

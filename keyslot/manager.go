@@ -41,6 +41,7 @@ type Manager struct {
 	starved   *waiter        // the first for whom there is an engine but no slot
 	passed    int            // hits served past starved
 	calling   bool           // somebody calls Program or Evict of the engine
+	lean      bool           // there is no memory for more keys than are in slots
 	resetting bool           // a reset owns the engine, and takes all slots
 	closed    bool           // by Close
 	leaving   map[uint64]int // evictions under way of keys, by ID

@@ -9,6 +9,7 @@ import (
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/point"
+	"keyway/internal/secret"
 )
 
 // maxPassed bounds how many requests whose key is in a slot may pass the
@@ -77,10 +78,14 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 		return Slot{}, fmt.Errorf("waiting for a keyslot of %s: %w", m.engine.Name(), err)
 	case g.err != nil:
 		return Slot{}, g.err
-	case g.program:
-		return m.program(k, g.slot)
+	case !g.program:
+		return Slot{m, g.slot}, nil
 	}
-	return Slot{m, g.slot}, nil
+	slot, err := m.program(k, g.slot)
+	if errors.Is(err, secret.ErrLimit) && m.economise() {
+		return m.getSlow(ctx, k, nowait)
+	}
+	return slot, err
 }
 
 // await puts w into the queue and returns what it gets, or the cause of ctx
@@ -231,21 +236,25 @@ func (m *Manager) hit(k *blkcrypto.Key, starved bool) *slot {
 func (m *Manager) victim() *slot {
 	for {
 		var best, worst *slot
-		sound := false
+		sound, resident := false, false
 		for i := range m.slots {
 			s := &m.slots[i]
+			resident = resident || len(s.holds) > 0
 			switch {
 			case s.broken == nil:
 				sound = true
-				if s.refs.Load() == 0 && (best == nil || s.before(best)) {
+				if s.refs.Load() == 0 && (best == nil || m.better(s, best)) {
 					best = s
 				}
-			case s.refs.Load() == 0 && (worst == nil || s.before(worst)):
+			case s.refs.Load() == 0 && (worst == nil || m.better(s, worst)):
 				worst = s
 			}
 		}
 		if !sound {
 			best = worst
+		}
+		if best != nil && len(best.holds) == 0 && m.lean && resident {
+			return nil // there is no memory for it; a slot that holds a key will be idle again
 		}
 		if best == nil || best.refs.CompareAndSwap(0, taken) {
 			return best
@@ -253,10 +262,10 @@ func (m *Manager) victim() *slot {
 	}
 }
 
-// before reports whether s is the better victim.
-func (s *slot) before(t *slot) bool {
+// better reports whether s is a better victim than t.
+func (m *Manager) better(s, t *slot) bool {
 	if empty := len(s.holds) == 0; empty != (len(t.holds) == 0) {
-		return empty
+		return empty != m.lean
 	}
 	return s.released.Load() < t.released.Load()
 }
@@ -272,7 +281,10 @@ func (m *Manager) program(k *blkcrypto.Key, s *slot) (Slot, error) {
 	defer m.mu.Unlock()
 	if err != nil {
 		m.done(s, 0)
-		return Slot{}, fmt.Errorf("%s: keyslot %d: program: %w", m.engine.Name(), s.number, err)
+		if errors.Is(err, blkcrypto.ErrKeyEvicted) {
+			return Slot{}, err
+		}
+		return Slot{}, fmt.Errorf("%s: keyslot %d: %w: %w", m.engine.Name(), s.number, ErrProgram, err)
 	}
 	m.done(s, 1)
 	return Slot{m, s}, nil

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -68,9 +69,17 @@ func lockError(n int, err error) error {
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r) == nil {
 		limit = fmt.Sprintf("%d bytes", r.Cur)
 	}
-	return fmt.Errorf("secret: lock %d bytes of key memory: %w: %d are locked and RLIMIT_MEMLOCK is %s: raise it "+
-		"(ulimit -l, or LimitMEMLOCK= in the systemd unit) or grant CAP_IPC_LOCK", n, err, locked.Load(), limit)
+	return &limitError{fmt.Errorf("secret: lock %d bytes of key memory: %w: %d are locked and RLIMIT_MEMLOCK is %s: raise it "+
+		"(ulimit -l, or LimitMEMLOCK= in the systemd unit) or grant CAP_IPC_LOCK", n, err, locked.Load(), limit)}
 }
+
+// ErrLimit says that no more memory could be locked.
+var ErrLimit = errors.New("no more key memory")
+
+type limitError struct{ error }
+
+func (e *limitError) Is(target error) bool { return target == ErrLimit }
+func (e *limitError) Unwrap() error        { return e.error }
 
 // unmap gives back a wiped mapping, which also unlocks it.
 func unmap(m []byte) {

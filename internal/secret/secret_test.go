@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -17,7 +15,7 @@ import (
 	"testing/iotest"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"keyway/internal/secret/secrettest"
 )
 
 func mustNew(t *testing.T, n int) *Buffer {
@@ -326,28 +324,13 @@ func isProtected(t *testing.T, b *Buffer) {
 	}
 }
 
-// inChild runs f in a child process that may lock limit bytes and has no right to
-// more, and returns what it printed.
+// inChild runs f in a child process that may lock limit bytes, without fences.
 func inChild(t *testing.T, limit uint64, f func()) string {
 	t.Helper()
-	if os.Getenv("SECRET_TEST_CHILD") == t.Name() {
-		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-			t.Fatal(err)
-		}
-		if os.Getuid() == 0 {
-			dropIPCLock(t) // root ignores the limit
-		}
+	return secrettest.WithLimit(t, limit, func() {
 		fenced = false
 		f()
-		os.Exit(0)
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "SECRET_TEST_CHILD="+t.Name())
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("child: %v\n%s", err, out)
-	}
-	return string(out)
+	})
 }
 
 // With no right to lock memory, New must say what to raise.
@@ -387,24 +370,6 @@ func TestSmallLimitIsUsedToItsLastPage(t *testing.T) {
 	})
 	if want := fmt.Sprintf("result: %d true true <nil>", pages*page/128); !strings.Contains(out, want) {
 		t.Errorf("child printed\n%s, want %s", out, want)
-	}
-}
-
-// dropIPCLock gives up CAP_IPC_LOCK on the calling thread, which the test
-// goroutine never leaves.
-func dropIPCLock(t *testing.T) {
-	runtime.LockOSThread()
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		t.Fatal(err)
-	}
-	const bit = 1 << unix.CAP_IPC_LOCK
-	data[0].Effective &^= bit
-	data[0].Permitted &^= bit
-	data[0].Inheritable &^= bit
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -23,9 +23,10 @@ const FallbackSlots = 100
 
 // Engine is the software engine.
 type Engine struct {
-	name    string
-	profile blkcrypto.Profile
-	slots   []programmed
+	name     string
+	profile  blkcrypto.Profile
+	slots    []programmed
+	reserves reserves
 }
 
 // programmed is what a keyslot holds: nothing, or a cipher. The manager keeps
@@ -59,7 +60,7 @@ func (e *Engine) Slots() int { return len(e.slots) }
 
 // Program expands key into the slot.
 func (e *Engine) Program(slot int, c blkcrypto.Config, key []byte) error {
-	made, err := cipher.NewUnits(c, key)
+	made, err := e.expand(slot, c, key)
 	if err != nil {
 		return err
 	}
