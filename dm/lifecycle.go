@@ -45,6 +45,8 @@ func (m *Mapped) put(t *Table) (old *Table, err error) {
 		return nil, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
 	case m.leaf && m.live.Load() != nil:
 		return nil, fmt.Errorf("device %q %w", m.name, ErrLeaf)
+	case m.o.Immutable && t != nil && m.live.Load() != nil:
+		return nil, fmt.Errorf("device %q %w", m.name, ErrImmutable)
 	}
 	if t != nil {
 		if err := m.adopt(t); err != nil {

@@ -17,11 +17,18 @@ var (
 	ErrNoTable = errors.New("no table is loaded")
 	ErrRemoved = errors.New("the device has been removed")
 	ErrLeaf    = errors.New("is a leaf device: it has no table to change")
+
+	// ErrImmutable refuses another table for a device that was promised to have one.
+	ErrImmutable = errors.New("was made immutable: its first table is its last")
 )
 
 // Options of a new mapped device.
 type Options struct {
 	UUID string
+	// Immutable promises that the first live table stays until the device is
+	// removed. Where all devices beneath promise that too, what engines serve they
+	// will always serve, and nothing is kept in reserve for keys that are started.
+	Immutable bool
 	// Warn is told of what went wrong after a change had taken effect, such
 	// as closing a replaced table. It may be nil.
 	Warn func(m *Mapped, err error)
@@ -213,7 +220,7 @@ type State struct {
 	Name, UUID      string
 	Suspended       bool
 	ReadOnly        bool
-	Leaf            bool
+	Leaf, Immutable bool
 	Live, Inactive  bool // which tables are present
 	Open            int  // handles
 	Holders         []string
@@ -235,7 +242,7 @@ func (m *Mapped) State() State {
 	}
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
-	s.Name, s.Leaf, s.Inactive = m.name, m.leaf, m.inactive != nil
+	s.Name, s.Leaf, s.Immutable, s.Inactive = m.name, m.leaf, m.o.Immutable, m.inactive != nil
 	s.Open, s.DeferredRemove = len(m.handles), m.deferred
 	s.Holders = m.holders()
 	return s

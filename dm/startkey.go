@@ -25,7 +25,10 @@ type use struct {
 // before the first (blk_crypto_start_using_key). by says who, for people.
 //
 // A raw key always can: what no engine beneath serves, software does, whatever
-// tables come and go. A hardware-wrapped key has no software form, so it is refused
+// tables come and go, and what it needs for that is kept in reserve from now on,
+// so that no request fails for want of memory later. Only a device that serves the
+// key natively and can never change, because it and all beneath are immutable,
+// keeps nothing; nor does one without a table yet. A hardware-wrapped key has no software form, so it is refused
 // with block.ErrNoCrypto unless every path beneath serves it now, and from then
 // until stop, or its eviction, no reload of m or of a device beneath takes that
 // away (dm-fscrypt.md, invariant 38). stop may be called again.
@@ -46,13 +49,52 @@ func (m *Mapped) startKey(u *use) (stop func(), err error) {
 		return nil, fmt.Errorf("%w: device %q: no engine beneath takes key %v, and a wrapped key has no software form",
 			block.ErrNoCrypto, m.name, k)
 	}
+	release, err := m.reserve(k)
+	if err != nil {
+		return nil, fmt.Errorf("device %q: key %v: %w", m.name, k, err)
+	}
 	u.hardware = m.ability.Load().hardware
 	m.uses[u] = true
 	return func() {
 		graph.mu.Lock()
 		defer graph.mu.Unlock()
-		delete(m.uses, u)
+		if m.uses[u] {
+			delete(m.uses, u)
+			release()
+		}
 	}, nil
+}
+
+// reserve sees to it that the fallback can take k's place at the engines, where it
+// may have to. Called with graph.mu held.
+func (m *Mapped) reserve(k *blkcrypto.Key) (release func(), err error) {
+	t, c := m.live.Load(), k.Config()
+	native := m.cryptoProfile().Supports(c)
+	if t == nil || c.KeyType == blkcrypto.HWWrapped || native && m.fixed() {
+		return func() {}, nil
+	}
+	if p := t.fallback.Profile(); !p.Supports(c) {
+		if native {
+			return func() {}, nil // by a mode that software does not have
+		}
+		return nil, fmt.Errorf("%w: neither an engine beneath nor %s takes it", block.ErrNoCrypto, t.fallback.Name())
+	}
+	return t.fallback.Reserve(c.Mode)
+}
+
+// fixed reports whether nothing can ever change at m and beneath. Called with
+// graph.mu held.
+func (m *Mapped) fixed() bool {
+	t := m.live.Load()
+	if t == nil || !m.leaf && !m.o.Immutable {
+		return false
+	}
+	for h := range t.handles {
+		if !h.fixed() {
+			return false
+		}
+	}
+	return true
 }
 
 // A Stranded key is one that a reload would leave without an engine.

@@ -2,9 +2,12 @@ package dm
 
 import (
 	"context"
+	"errors"
 
+	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/point"
+	"keyway/keyslot"
 )
 
 // crypt performs a request that has a context. Each row that it touches gets
@@ -19,7 +22,11 @@ func (t *Table) crypt(ctx context.Context, r *block.Request) (by block.Service, 
 	point.At("dm: routed")
 	switch v {
 	case servedBeneath:
-		return block.ByEngine, t.rows[i].do(ctx, r)
+		err := t.rows[i].do(ctx, r)
+		if err != nil && t.engineRefused(r, err) {
+			return block.BySoftware, t.soft.Do(ctx, *r)
+		}
+		return block.ByEngine, err
 	case cutByRow:
 		parts := t.divide(*r, i)
 		by = block.ByEngine
@@ -130,4 +137,12 @@ func (w *row) judge(r *block.Request) (verdict, profiler) {
 		return nothingBeneath, nil
 	}
 	return servedBeneath, nil
+}
+
+// engineRefused reports whether err says that the inline engine of a leaf device
+// could not take r's key, which software can (dm-fscrypt.md, invariant 48). Data
+// that went down before the failure is the same ciphertext again.
+func (t *Table) engineRefused(r *block.Request, err error) bool {
+	_, isLeaf := t.rows[0].target.(*leaf)
+	return isLeaf && r.Crypt.Key.Config().KeyType == blkcrypto.Raw && errors.Is(err, keyslot.ErrProgram)
 }
