@@ -46,6 +46,8 @@ type Create struct {
 	Backend  string `json:"backend,omitempty"` // URI
 	Size     int64  `json:"size,omitempty"`    // bytes; 0: what the medium has
 	Engine   string `json:"engine,omitempty"`
+
+	Immutable bool `json:"immutable,omitempty"` // with Table: it stays until the device is removed
 }
 
 // Load is the body of POST /v1/devices/NAME/load and /reload.
@@ -86,6 +88,7 @@ type Device struct {
 	State          string   `json:"state"` // active, suspended, or no table
 	Problem        string   `json:"problem,omitempty"`
 	ReadOnly       bool     `json:"read_only"`
+	Immutable      bool     `json:"immutable,omitempty"`
 	Size           int64    `json:"size"` // bytes
 	Live           bool     `json:"live_table"`
 	Inactive       bool     `json:"inactive_table"`

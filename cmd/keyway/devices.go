@@ -23,7 +23,7 @@ func changed(ch control.Changed, err error) error {
 
 func (c *cli) create() *cobra.Command {
 	var table, backend, engine, bytes, uuid string
-	var readOnly bool
+	var readOnly, immutable bool
 	cmd := &cobra.Command{
 		Use:   "create NAME (--table FILE|- | --backend URI [--size S] [--engine NAME[?k=v&...]])",
 		Short: "Make a device from a table, or a leaf device on a backend",
@@ -32,13 +32,15 @@ func (c *cli) create() *cobra.Command {
   echo "0 2097152 linear disk0 0" | keyway create map --table -`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := control.Create{Name: args[0], UUID: uuid, ReadOnly: readOnly, Engine: engine}
+			r := control.Create{Name: args[0], UUID: uuid, ReadOnly: readOnly, Engine: engine, Immutable: immutable}
 			given := cmd.Flags().Changed
 			switch {
 			case given("table") == given("backend"):
 				return misusef("create: either --table or --backend")
 			case given("table") && (given("size") || given("engine")):
 				return misusef("create: --size and --engine go with --backend")
+			case immutable && !given("table"):
+				return misusef("create: --immutable goes with --table: a leaf device has no table that could change")
 			}
 			if !given("table") {
 				dir, err := os.Getwd()
@@ -69,6 +71,7 @@ func (c *cli) create() *cobra.Command {
 	f.StringVar(&engine, "engine", "", "inline engine in front: none, cpu[?slots=N], or an emulated controller: ufs, cqhci or fmp[?OPTION=VALUE&...]")
 	f.StringVar(&uuid, "uuid", "", "identifier, shown by info")
 	f.BoolVar(&readOnly, "read-only", false, "refuse writes")
+	f.BoolVar(&immutable, "immutable", false, "keep this table until the device is removed; no memory is then kept to take the place of its engines")
 	return c.withTimeout(cmd, giveUp)
 }
 

@@ -130,6 +130,9 @@ func printInfo(d control.Device) {
 	if d.ReadOnly {
 		state += " (READ-ONLY)"
 	}
+	if d.Immutable {
+		state += " (IMMUTABLE)"
+	}
 	if d.DeferredRemove {
 		state += " (DEFERRED REMOVE)"
 	}

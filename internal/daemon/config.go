@@ -73,12 +73,13 @@ type configFile struct {
 }
 
 type deviceTable struct {
-	Backend  string `toml:"backend"`
-	Size     any    `toml:"size"`
-	Engine   string `toml:"engine"`
-	Table    string `toml:"table"`
-	ReadOnly bool   `toml:"read-only"`
-	UUID     string `toml:"uuid"`
+	Backend   string `toml:"backend"`
+	Size      any    `toml:"size"`
+	Engine    string `toml:"engine"`
+	Table     string `toml:"table"`
+	ReadOnly  bool   `toml:"read-only"`
+	UUID      string `toml:"uuid"`
+	Immutable bool   `toml:"immutable"`
 }
 
 type keyTable struct {
@@ -370,13 +371,15 @@ func (b *builder) device(c *Config, name string, v deviceTable) {
 	}
 	d := DeviceConfig{control.Create{
 		Name: name, UUID: v.UUID, ReadOnly: v.ReadOnly, Table: v.Table, Backend: v.Backend,
-		Size: b.size(v.Size, at("size")...), Engine: v.Engine,
+		Size: b.size(v.Size, at("size")...), Engine: v.Engine, Immutable: v.Immutable,
 	}}
 	switch {
 	case v.Table == "" && v.Backend == "":
 		b.fail([]string{"device", name}, "has neither a table nor a backend")
 	case v.Table != "" && (v.Backend != "" || v.Size != nil || v.Engine != ""):
 		b.fail(at("table"), "goes without backend, size and engine: those make a leaf device")
+	case v.Backend != "" && v.Immutable:
+		b.fail(at("immutable"), "goes with a table: a leaf device has none that could change")
 	case v.Table != "":
 		_, err := dm.TakeKeys([]byte(v.Table), func(string, string, []byte) (dm.KeyRef, error) {
 			return dm.KeyRef{}, errors.New("key bytes do not belong into a configuration: put them into a file, declare it as [key.NAME], and write :<size>:logon:NAME here")

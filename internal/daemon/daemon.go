@@ -310,10 +310,11 @@ func (d *Daemon) mapped(v *device) (*dm.Mapped, error) {
 // options of the mapped device of v.
 func (d *Daemon) options(v *device) dm.Options {
 	return dm.Options{
-		UUID:  v.spec.UUID,
-		Warn:  func(m *dm.Mapped, err error) { d.log.Warn("device", "device", m.Name(), "err", err) },
-		Gone:  func(m *dm.Mapped) { d.gone(v, m) },
-		Event: func(_ *dm.Mapped, e dm.Event) { d.deviceEvent(v, e) },
+		UUID:      v.spec.UUID,
+		Immutable: v.spec.Immutable,
+		Warn:      func(m *dm.Mapped, err error) { d.log.Warn("device", "device", m.Name(), "err", err) },
+		Gone:      func(m *dm.Mapped) { d.gone(v, m) },
+		Event:     func(_ *dm.Mapped, e dm.Event) { d.deviceEvent(v, e) },
 	}
 }
 

@@ -22,6 +22,8 @@ func (d *Daemon) create(ctx context.Context, r control.Create) (control.Changed,
 		return control.Changed{}, fmt.Errorf("device %q: the table has no rows", r.Name)
 	case (r.Table == "") == (r.Backend == ""):
 		return control.Changed{}, fmt.Errorf("device %q: either a table or a backend", r.Name)
+	case r.Backend != "" && r.Immutable:
+		return control.Changed{}, fmt.Errorf("device %q: immutable goes with a table: a leaf device has none that could change", r.Name)
 	case r.Table != "" && (r.Size != 0 || r.Engine != ""):
 		return control.Changed{}, fmt.Errorf("device %q: size and engine belong to a backend, not to a table", r.Name)
 	}
@@ -67,7 +69,7 @@ func (d *Daemon) createSpec(ctx context.Context, spec deviceSpec) error {
 }
 
 func specOf(r control.Create) deviceSpec {
-	s := deviceSpec{Name: r.Name, UUID: r.UUID, Backend: r.Backend, Size: r.Size, Engine: r.Engine}
+	s := deviceSpec{Name: r.Name, UUID: r.UUID, Backend: r.Backend, Size: r.Size, Engine: r.Engine, Immutable: r.Immutable}
 	if r.Table != "" {
 		s.Live = &tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}
 	} else {
@@ -343,6 +345,9 @@ func (d *Daemon) hollow(ctx context.Context, v *device, m *dm.Mapped) error {
 	}
 	text := fmt.Sprintf("0 %d error", st.Size>>9)
 	err := d.reloadText(ctx, m, tableSpec{Text: text}, env{d: d}, dm.SuspendOptions{NoFlush: true})
+	if errors.Is(err, dm.ErrImmutable) {
+		err = hint(err, "its table cannot be replaced by one of errors; end what uses it, or remove it at its last close with --deferred")
+	}
 	if err != nil {
 		return fmt.Errorf("forced removal of %q: %w", m.Name(), err)
 	}

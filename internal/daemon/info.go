@@ -43,6 +43,7 @@ func (d *Daemon) describe(v *device) control.Device {
 	}
 	st := m.State()
 	x.ReadOnly, x.Size, x.Live, x.Inactive, x.Rows = st.ReadOnly, st.Size, st.Live, st.Inactive, st.Rows
+	x.Immutable = st.Immutable
 	x.Open, x.Holders, x.Event = st.Open, st.Holders, st.Event
 	x.DeferredRemove, x.InFlight, x.Waiting = st.DeferredRemove, st.Inside, st.Waiting
 	switch {

@@ -38,6 +38,7 @@ type deviceSpec struct {
 	Size      int64      `json:"size,omitempty"`
 	Engine    string     `json:"engine,omitempty"`
 	ReadOnly  bool       `json:"read_only,omitempty"` // of a leaf
+	Immutable bool       `json:"immutable,omitempty"`
 	Live      *tableSpec `json:"live,omitempty"`
 	Inactive  *tableSpec `json:"inactive,omitempty"`
 	Suspended bool       `json:"suspended,omitempty"`
