@@ -17,5 +17,5 @@
 //	Mapped.control, a token: one of load, clear, suspend, resume, remove at a time
 //	  Mapped.gate
 //	  graph.mu: handles, parents, names, inactive tables of all mapped devices
-//	    Mapped.events.mu
+//	    Mapped.events.mu, also under the lock of a leaf's engine, whose events come with it
 package dm

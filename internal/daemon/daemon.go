@@ -8,6 +8,7 @@
 //	  device.op, a token: one change of a device at a time
 //	    Daemon.saving: one save of the state at a time
 //	      Daemon.mu: maps and specs; nothing of dm is called with it held
+//	hub.mu: taken last, with locks of dm and keyslot held: events come with them
 //	Daemon.wiring, a token: exports and their servers are put together
 package daemon
 

@@ -311,7 +311,11 @@ func TestEventsEndWithTheDaemon(t *testing.T) {
 		ended <- last
 	}()
 	<-began
+	begin := time.Now()
 	stop(t, d)
+	if took := time.Since(begin); took > controlGrace {
+		t.Errorf("the end took %v: it waited for a reader of events", took)
+	}
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "has ended the events") {
 		t.Errorf("ended with %v", err)
 	}

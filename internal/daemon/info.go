@@ -77,8 +77,8 @@ func (d *Daemon) under(m *dm.Mapped, s deviceSpec) []control.Dep {
 		if !ok {
 			continue
 		}
-		d.mu.Lock()
 		dep := control.Dep{Name: h.Name()}
+		d.mu.Lock()
 		v := d.devices[dep.Name]
 		dep.Device = v != nil && v.m == h.Mapped
 		d.mu.Unlock()
