@@ -94,6 +94,13 @@ func (h *history) create(r *rand.Rand) error {
 // change picks a device for a change of it, nil if there is none that is left alone.
 func (h *history) change(r *rand.Rand) *device {
 	d := h.some(r, false)
+	if s := pick(r, h.starts); s != nil && oneIn(r, 4) { // what a key in use goes through
+		for _, u := range h.mapped {
+			if s.dev.reaches(u) && (d == nil || oneIn(r, 2)) {
+				d = u
+			}
+		}
+	}
 	if d == nil || d.changes > 0 {
 		return nil
 	}
@@ -136,10 +143,13 @@ func (h *history) cycle(d *device, t *table) bool {
 }
 
 func (h *history) clear(r *rand.Rand) error {
-	d := h.change(r)
-	if d == nil {
-		return nil
+	if d := h.change(r); d != nil {
+		return h.clearOf(d)
 	}
+	return nil
+}
+
+func (h *history) clearOf(d *device) error {
 	h.logf("clear %s", d.name)
 	var err error
 	c := &call{what: "clear " + d.name, dev: d, control: true}

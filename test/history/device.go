@@ -302,6 +302,21 @@ func (d *device) reaches(e *device) bool {
 	return false
 }
 
+// circles reports whether a way down from d comes back to where it was.
+func (d *device) circles() (found bool) {
+	if d.seen {
+		return true
+	}
+	d.follow(func() {
+		for _, t := range []*table{d.live(), d.loaded} {
+			for _, u := range t.devices() {
+				found = found || u.circles()
+			}
+		}
+	})
+	return found
+}
+
 // leaves are those under d, by its live tables.
 func (d *device) leaves(found map[*leaf]bool) map[*leaf]bool {
 	if d.leaf != nil {
@@ -311,6 +326,18 @@ func (d *device) leaves(found map[*leaf]bool) map[*leaf]bool {
 		u.leaves(found)
 	}
 	return found
+}
+
+// allLeaves adds those under d by inactive tables too.
+func (d *device) allLeaves(found map[*leaf]bool) {
+	if d.leaf != nil {
+		found[d.leaf] = true
+	}
+	for _, t := range []*table{d.live(), d.loaded} {
+		for _, u := range t.devices() {
+			u.allLeaves(found)
+		}
+	}
 }
 
 // level is how many devices stand on each other, leaves not counted.

@@ -134,8 +134,15 @@ func (h *history) collect() error {
 		}
 	}
 	if changed {
-		h.refresh()
+		for _, d := range h.mapped {
+			if d.circles() {
+				return fmt.Errorf("%s stands on itself (dm-fscrypt.md, invariant 35)", d.name)
+			}
+		}
 		h.lastChange = h.step
+	}
+	if changed || h.busy() {
+		h.refresh()
 	}
 	for _, c := range done {
 		if !c.control {

@@ -10,8 +10,13 @@ import (
 var (
 	seedFlag  = flag.Uint64("history.seed", 0, "the first seed; 0 takes another one each time")
 	timeFlag  = flag.Duration("history.time", 0, "how long to run; 0: a minute, or 5 s with -short")
+	kindFlag  = flag.String("history.kind", "", "only histories of one kind: sequential, concurrent or twins")
 	countFlag = flag.Int("history.count", 0, "how many histories to run; 0: as many as there is time for")
 )
+
+func init() {
+	flag.BoolVar(&Parallel, "history.parallel", false, "concurrent histories on several cores: a seed need not show again what it has shown")
+}
 
 // TestHistories runs random histories until the time is over. One that fails can
 // be run again by its seed alone.
@@ -31,6 +36,9 @@ func TestHistories(t *testing.T) {
 	begin := time.Now()
 	for i := 0; time.Since(begin) < budget && (*countFlag == 0 || i < *countFlag); i++ {
 		s := seed + uint64(i)
+		if k := KindOf(s); *kindFlag != "" && string(k) != *kindFlag {
+			continue
+		}
 		f := Run(t, s, Generate(s), stats)
 		if f == nil {
 			continue

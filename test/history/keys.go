@@ -16,6 +16,9 @@ import (
 // addKey gives the upper layer another key, seldom one of bytes that it had before.
 func (h *history) addKey(r *rand.Rand) error {
 	c := pick(r, configs)
+	for c.KeyType != blkcrypto.HWWrapped && h.kind != Twins && oneIn(r, 4) {
+		c = pick(r, configs)
+	}
 	var m *material
 	switch {
 	case c.KeyType == blkcrypto.HWWrapped && h.kind == Twins:
@@ -59,6 +62,11 @@ func (h *history) addKey(r *rand.Rand) error {
 // startKey declares a key to a device.
 func (h *history) startKey(r *rand.Rand) error {
 	d, k := h.some(r, true), pick(r, h.keys)
+	for range 20 { // rather wrapped keys, which may be in the way of reloads
+		if d != nil && k != nil && (k.closed != 0 || k.cfg.KeyType == blkcrypto.Raw || !d.serves(k.cfg) || d.leaf != nil) {
+			d, k = h.some(r, true), pick(r, h.keys)
+		}
+	}
 	if d == nil || k == nil {
 		return nil
 	}
@@ -74,7 +82,8 @@ func (h *history) startKey(r *rand.Rand) error {
 	if err == nil {
 		h.starts = append(h.starts, &started{d, k, stop})
 	}
-	if !errors.Is(err, want) && !h.busy() {
+	unsure := h.busy() || k.closed != 0 && k.sealed == 0 || slices.ContainsFunc(h.calls, func(c *call) bool { return c.idles == k })
+	if !errors.Is(err, want) && !unsure {
 		return fmt.Errorf("start of %v on %s: %w, want %v", k.real, d.name, err, want)
 	}
 	return nil
@@ -245,7 +254,9 @@ func (h *history) evictHere(r *rand.Rand) error {
 		if h.kind == Concurrent || d.gone {
 			return nil
 		}
-		for l := range d.leaves(map[*leaf]bool{}) {
+		found := map[*leaf]bool{}
+		d.allLeaves(found)
+		for l := range found {
 			if l.engine != nil {
 				if err := h.goneFromHere(l.engine, k); err != nil {
 					return err

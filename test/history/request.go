@@ -337,7 +337,7 @@ func (h *history) durable(d *device, from int) {
 // loosen adds what a request may fail with because of how it was sent, and of what
 // happened meanwhile.
 func (h *history) loosen(v *verdict, c *ioCall, w window) {
-	if h.lastFault >= w.from && v.slots {
+	if h.lastFault >= w.from && (v.slots || !h.exact(w)) {
 		v.may(errFault)
 	}
 	nowait := c.r.Flags&block.NoWait != 0
@@ -351,7 +351,7 @@ func (h *history) loosen(v *verdict, c *ioCall, w window) {
 		if !h.exact(w) {
 			// Tables, and with them sizes and blocks, have changed at moments
 			// that nobody knows.
-			for _, e := range []error{block.ErrIO, block.ErrOutOfRange, block.ErrInvalid, block.ErrNotSupported, block.ErrClosed, blkcrypto.ErrKeyEvicted} {
+			for _, e := range []error{block.ErrIO, block.ErrOutOfRange, block.ErrInvalid, block.ErrNotSupported, block.ErrNoCrypto, block.ErrClosed, blkcrypto.ErrKeyEvicted} {
 				v.may(e)
 			}
 			v.ok = true

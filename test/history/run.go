@@ -3,6 +3,7 @@ package history
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +57,11 @@ type Failure struct {
 	Steps []Step
 }
 
+// Parallel lets the steps of concurrent histories run on several cores. What
+// happens between two things that wait is then another each time, and a seed need
+// not show again what it has shown.
+var Parallel bool
+
 // Run runs the history of a seed with the given steps, and returns what it found
 // or nil.
 func Run(t *testing.T, seed uint64, steps []Step, stats *Stats) *Failure {
@@ -85,6 +91,9 @@ func (r *ran) failure(steps []Step) *Failure {
 }
 
 func runOne(t *testing.T, seed uint64, steps []Step, v variant, stats *Stats) (r *ran) {
+	if KindOf(seed) == Concurrent && !Parallel {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	}
 	synctest.Test(t, func(*testing.T) {
 		h := &history{seed: seed, kind: KindOf(seed), variant: v, stats: stats}
 		r = &ran{history: h}
@@ -116,6 +125,7 @@ func (h *history) play(steps []Step) (err error) {
 			if err := h.wait(); err != nil {
 				return err
 			}
+			h.tick() // what begins now is after what has ended
 		}
 		if err := h.do(s); err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)

@@ -46,7 +46,10 @@ func (h *history) settle() error {
 
 // goOn ends the suspension of d, which needs a table for it.
 func (h *history) goOn(d *device) error {
-	if d.live() != nil || d.loaded != nil {
+	switch {
+	case d.loaded != nil && h.swap(d, d.loaded, dm.SuspendOptions{}) != nil:
+		return h.clearOf(d)
+	case d.live() != nil || d.loaded != nil:
 		return h.resumeOf(d, h.ctx)
 	}
 	return h.reloadTo(d, &table{rows: []*row{{kind: "error", end: 16 * sector}}, block: sector}, dm.SuspendOptions{})

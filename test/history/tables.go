@@ -94,6 +94,11 @@ func (h *history) newRow(r *rand.Rand, d *device, start, n int64) *row {
 // stand puts another device under w, that has n bytes for it.
 func (h *history) stand(r *rand.Rand, d *device, w *row, n int64) {
 	u := h.under(r, d, n)
+	for range 8 { // most tables are to be taken
+		if u != nil && w.key != nil && w.key.cfg.KeyType == blkcrypto.HWWrapped && !u.serves(w.key.cfg) {
+			u = h.under(r, d, n)
+		}
+	}
 	if u == nil {
 		return
 	}

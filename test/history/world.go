@@ -97,7 +97,7 @@ func (w *world) Key(_ context.Context, ref dm.KeyRef, c blkcrypto.Config, weak b
 	}
 	id := useID{ref.Name, c}
 	u := w.taken[id]
-	if u == nil {
+	if u == nil || u.real.Evicted() { // by a reload that revokes: the key of the store is alive
 		var err error
 		if u, err = w.newUse(ref.Name, m, c, weak); err != nil {
 			return nil, nil, err
