@@ -29,6 +29,8 @@ func FuzzTable(f *testing.F) {
 		"0 512 unstriped 4 16 2 a 0\n512 16 unstriped 1 8 4294967295 a 0",
 		"0 1024 switch 2 64 0 a 0 b 0",
 		"0 1024 log-writes a b",
+		"0 64 snapshot-origin a\n64 64 snapshot a b PO 8 2 discard_zeroes_cow discard_passdown_origin\n128 8 snapshot a b p 0",
+		"0 64 snapshot a b N 4194304",
 	} {
 		f.Add(s)
 	}

@@ -15,7 +15,8 @@ import (
 
 var ciphers = []string{"aes-xts-plain64", "aes-cbc-essiv:sha256", "xchacha12,aes-adiantum-plain64", "sm4-xts-plain64"}
 
-var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped", "switch", "log-writes", "mirror"}
+var targets = []string{"linear", "striped", "zero", "error", "crypt", "flakey", "delay", "dust", "unstriped", "switch", "log-writes", "mirror",
+	"snapshot", "snapshot-origin"}
 
 // supported are the targets and ciphers of this release.
 func supported(table string) bool {

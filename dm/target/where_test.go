@@ -39,6 +39,8 @@ func TestTargetsTellWhereRequestsGo(t *testing.T) {
 		{table: "0 64 switch 2 8 0 a 1 b 2", sector: 9, write: true, to: "b 11", says: "region 1, of 8 sectors, is on path 1 of 2"},
 		{table: "0 64 switch 2 8 0 a 1 b 2", messages: []string{"set_region_mappings 1:0"}, sector: 9, to: "a 10", says: "on path 0 of 2"},
 		{table: "0 64 mirror core 2 8 nosync 2 b 1 a 2", sector: 9, to: "b 10", says: "region 2 of 8, of 8 sectors, is in sync: reads are for leg 1, writes for all 2"},
+		{table: "0 64 snapshot-origin a", sector: 9, write: true, to: "a 9", says: "there is no snapshot"},
+		{table: "0 3 zero\n3 64 snapshot a b P 8", sector: 20, to: "a 20", says: "chunk 2, of 8 sectors, is that of the origin; a write copies it first"},
 		{table: "0 64 log-writes a b", sector: 9, write: true, to: "a 9", says: `changes are logged to "b"`},
 	} {
 		t.Run(fmt.Sprint(c.table, c.messages, c.write), func(t *testing.T) {
