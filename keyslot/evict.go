@@ -105,6 +105,7 @@ func (m *Manager) evictSlot(ctx context.Context, s *slot, k *blkcrypto.Key) (had
 	had = slices.Clone(s.holds)
 	err = m.empty(s)
 	m.mu.Lock()
+	m.lean = m.lean && err != nil // there is memory again
 	m.done(s, 0)
 	m.mu.Unlock()
 	if err != nil {

@@ -82,7 +82,7 @@ func (m *Manager) getSlow(ctx context.Context, k *blkcrypto.Key, nowait bool) (S
 		return Slot{m, g.slot}, nil
 	}
 	slot, err := m.program(k, g.slot)
-	if errors.Is(err, secret.ErrLimit) && m.economise() {
+	if err == errAgain {
 		return m.getSlow(ctx, k, nowait)
 	}
 	return slot, err
@@ -270,6 +270,9 @@ func (m *Manager) better(s, t *slot) bool {
 	return s.released.Load() < t.released.Load()
 }
 
+// errAgain has Get look for another slot. It does not leave this package.
+var errAgain = errors.New("keyslot: again")
+
 // program puts k into s and returns a reference to it. The caller has been
 // granted s and the engine.
 func (m *Manager) program(k *blkcrypto.Key, s *slot) (Slot, error) {
@@ -280,8 +283,14 @@ func (m *Manager) program(k *blkcrypto.Key, s *slot) (Slot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
+		// While the engine is ours: the next one who needs a slot must not find out
+		// for himself, nor an eviction give memory back before we know what we lacked.
+		again := errors.Is(err, secret.ErrLimit) && m.economise()
 		m.done(s, 0)
-		if errors.Is(err, blkcrypto.ErrKeyEvicted) {
+		switch {
+		case again:
+			return Slot{}, errAgain
+		case errors.Is(err, blkcrypto.ErrKeyEvicted):
 			return Slot{}, err
 		}
 		return Slot{}, fmt.Errorf("%s: keyslot %d: %w: %w", m.engine.Name(), s.number, ErrProgram, err)

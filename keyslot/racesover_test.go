@@ -176,6 +176,59 @@ func TestRace20LargeWritesWithOneSlot(t *testing.T) {
 	})
 }
 
+// R20 for the memory of the keys themselves: there is enough for one of two slots. The
+// requests for three keys are all served, one after the other, also when the key in the
+// slot is evicted at the moment in which another finds that there is no more memory;
+// with memory again, both slots are used (invariants 17, 36).
+func TestRace20MemoryForKeysRunsOut(t *testing.T) {
+	for _, evicts := range []bool{false, true} {
+		t.Run(fmt.Sprint("an eviction gives memory back: ", evicts), func(t *testing.T) {
+			interleave.Run(t, interleave.Race{
+				Points: []string{"keyslot: granted", "keyslot: programmed", "keyslot: leaving"},
+				World: func(w *interleave.World) {
+					r := newRaceWorld(w, 2)
+					ks := newKeys(w, 3)
+					scarce, full := true, map[int]bool{}
+					r.e.Fault = func(c enginetest.Call) error {
+						switch {
+						case c.Op == enginetest.Evict:
+							delete(full, c.Slot)
+						case c.Op == enginetest.Program && scarce && !full[c.Slot] && len(full) > 0:
+							return fmt.Errorf("the race: %w", secret.ErrLimit)
+						case c.Op == enginetest.Program:
+							full[c.Slot] = true
+						}
+						return nil
+					}
+					use(w, r.m, ks[0])
+					for _, k := range ks[1:] {
+						w.Go("get "+k.Name(), func() { use(w, r.m, k) }) // reports any error (invariant 36)
+					}
+					if evicts {
+						w.Go("evict", func() { mustEvict(w, ks[0]) })
+					} else {
+						w.Go("get again", func() { use(w, r.m, ks[0]) })
+					}
+					w.Check(func() {
+						scarce = false
+						for _, k := range ks {
+							if err := r.m.Evict(w.Ctx, k.Key); err != nil {
+								w.Error(err)
+							}
+						}
+						use(w, r.m, ks[1])
+						use(w, r.m, ks[2])
+						if n := len(r.m.Residents()); n != 2 {
+							w.Errorf("with memory again %d slots are used, want both", n)
+						}
+						r.wantOneSlotEach(ks[1:]...)
+					})
+				},
+			})
+		})
+	}
+}
+
 // wrapping is the test engine with hardware for wrapped keys beside it, whose calls
 // take as long as the race wants.
 type wrapping struct {

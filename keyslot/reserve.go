@@ -33,10 +33,8 @@ func (m *Manager) Reserve(mode blkcrypto.Mode) (release func(), err error) {
 
 // economise makes the manager reprogram slots that hold keys rather than fill
 // empty ones, until an eviction has given memory back. It reports whether that
-// makes a difference.
+// makes a difference. Called with mu held, by whoever has the engine.
 func (m *Manager) economise() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.lean {
 		return false
 	}
