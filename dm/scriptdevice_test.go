@@ -119,8 +119,10 @@ func scriptSize(text string) (int64, error) {
 
 func cmdCreate(w *scriptWorld, a *scriptArgs) scriptDo {
 	name, rows, readOnly := a.next("a name"), a.rows(), a.flag("readonly")
+	o := w.options()
+	o.Immutable = a.flag("immutable")
 	return func(ctx context.Context) (string, error) {
-		m := dm.New(name, w.options())
+		m := dm.New(name, o)
 		if rows != nil {
 			t, err := w.parse(ctx, rows, readOnly)
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -34,6 +35,8 @@ type scriptEngine struct {
 	gates  map[string]chan struct{} // of calls that stand still, by kind
 	held   int                      // calls that do
 	faults map[string]bool
+
+	reserved atomic.Int64 // keys for which memory is kept
 }
 
 func newScriptEngine(name string) *scriptEngine {
@@ -214,6 +217,16 @@ func (s *scriptSoft) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst
 	return s.Engine.Crypt(slot, d, dun, dst, src)
 }
 
+// Reserve counts who wants memory to be kept, and keeps it.
+func (s *scriptSoft) Reserve(m blkcrypto.Mode) (func(), error) {
+	release, err := s.Engine.Reserve(m)
+	if err != nil {
+		return nil, err
+	}
+	s.e.reserved.Add(1)
+	return func() { release(); s.e.reserved.Add(-1) }, nil
+}
+
 // cmdKeyslots prints a line for each keyslot that holds something by the
 // manager's books or in truth. They differ only after a fault.
 func cmdKeyslots(w *scriptWorld, a *scriptArgs) scriptDo {
@@ -240,6 +253,9 @@ func cmdKeyslots(w *scriptWorld, a *scriptArgs) scriptDo {
 		}
 		if out.Len() == 0 {
 			out.WriteString("no keys\n")
+		}
+		if n := e.reserved.Load(); n > 0 {
+			fmt.Fprintf(&out, "memory in reserve for %d keys\n", n)
 		}
 		return out.String(), nil
 	}

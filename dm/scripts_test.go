@@ -29,7 +29,7 @@ import (
 //
 // Devices, as dmsetup has them:
 //
-//	create D [ROW...] [readonly]
+//	create D [ROW...] [readonly] [immutable]
 //	build T ROW...; load D built=T    a load in two steps: read, then taken
 //	load D ROW... [readonly]    clear D    suspend D [noflush]    resume D
 //	reload D ROW... [revoke]    load, suspend and resume as one step
