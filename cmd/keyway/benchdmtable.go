@@ -38,20 +38,27 @@ func (r *dmReport) table(to io.Writer) error {
 	p("what a read with a key costs more than one without, but for the cipher.\n\n")
 	for _, x := range r.Hits {
 		by := "one core"
-		if x.Cores > 1 {
-			by = fmt.Sprintf("%d cores, %s", x.Cores, map[bool]string{true: "one key", false: "a key each"}[x.Keys == 1])
+		switch {
+		case x.Cores > 1 && x.Engines > 1:
+			by = fmt.Sprintf("%d cores, an engine each", x.Cores)
+		case x.Cores > 1 && x.Keys > 1:
+			by = fmt.Sprintf("%d cores, a key each", x.Cores)
+		case x.Cores > 1:
+			by = fmt.Sprintf("%d cores, one key", x.Cores)
 		}
 		p("%-22s%-32s%8s\n", x.What, by, measure.Figure(max(x.NsPerReq, 0)))
 	}
-	if s := r.Shared; s != nil {
-		p("\nAn addition to a counter takes %s ns alone and %s ns when %d cores share it.\n", measure.Figure(s.AddOne), measure.Figure(s.AddAll), s.Cores)
-		if s.Written == nil {
-			p("So these did not run at once, and what requests write to cache lines that they\nshare cannot be told.\n")
-		} else {
-			p("What a hit costs more on %d cores, a key each, than on one is %s of these: the\n", s.Cores, measure.Figure(*s.Written))
-			p("writes to cache lines that requests of different keys share. The slot of one key\n")
-			p("that all use is written twice, by its count of requests.\n")
+	if len(r.Shared) > 0 {
+		p("\nWhat it costs that requests of different keys share an engine, in writes to a\n")
+		p("cache line that all write: so many are in each request. The slot of one key that\n")
+		p("all use is written twice more, by its count of requests.\n\n")
+	}
+	for _, x := range r.Shared {
+		if x.Written == nil {
+			p("%-22sthe cores did not run at once: not known\n", x.What)
+			continue
 		}
+		p("%-22s%s writes of %s ns\n", x.What, measure.Figure(*x.Written), measure.Figure(x.Write))
 	}
 
 	p("\n")
