@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test races fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
+.PHONY: all build run test races mutations fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
 
 all: build
 
@@ -28,6 +28,9 @@ tools: ## only install the foreign tools and the kernel which `make test` uses
 
 races: ## every interleaving of the named races, without the race detector; ARGS=-v tells how many
 	$(GO) test -count=1 -tags invariants -run '^TestRace' $(ARGS) ./...
+
+mutations: ## break the product on purpose, one fault at a time, and tell which tests notice; ARGS="-only evict"
+	$(GO) run ./test/mutations $(ARGS)
 
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(or $(FUZZTIME),1m)
