@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"keyway/blkcrypto"
@@ -36,7 +37,7 @@ func (m *Mapped) evictBeneath(ctx context.Context, k *blkcrypto.Key) blkcrypto.P
 	var details []string
 	var errs []error
 	point.At("dm: evicting beneath")
-	for e := range m.managersBeneath() {
+	for _, e := range m.managersBeneath() {
 		p := e.EvictKey(ctx, k) // all of them, whatever one answers
 		details = append(details, fmt.Sprintf("%s: %s", p.Holder, p.Detail))
 		if p.Err != nil {
@@ -48,31 +49,40 @@ func (m *Mapped) evictBeneath(ctx context.Context, k *blkcrypto.Key) blkcrypto.P
 	return place
 }
 
-// managersBeneath returns every manager with slots at or below m.
-func (m *Mapped) managersBeneath() map[*keyslot.Manager]bool {
+// managersBeneath returns every manager with slots at or below m, in the order in
+// which tables name them.
+func (m *Mapped) managersBeneath() (found []*keyslot.Manager) {
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
-	found := map[*keyslot.Manager]bool{}
-	m.collect(found, map[*Mapped]bool{})
+	m.collect(&found, map[*Mapped]bool{})
 	return found
 }
 
 // collect adds the managers at or below m. Called with graph.mu held.
-func (m *Mapped) collect(found map[*keyslot.Manager]bool, seen map[*Mapped]bool) {
+func (m *Mapped) collect(found *[]*keyslot.Manager, seen map[*Mapped]bool) {
 	if seen[m] {
 		return
 	}
 	seen[m] = true
+	add := func(e *keyslot.Manager) {
+		if !slices.Contains(*found, e) {
+			*found = append(*found, e)
+		}
+	}
 	if e := m.Engine(); e != nil {
-		found[e] = true
+		add(e)
 	}
 	for _, t := range []*Table{m.live.Load(), m.inactive, m.aside} {
 		if t == nil {
 			continue
 		}
-		found[t.fallback] = true
-		for h := range t.handles {
-			h.Mapped.collect(found, seen)
+		add(t.fallback)
+		for i := range t.rows {
+			for _, d := range t.rows[i].builder.devices {
+				if h, ok := d.(*Handle); ok {
+					h.Mapped.collect(found, seen)
+				}
+			}
 		}
 	}
 }

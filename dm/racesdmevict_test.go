@@ -3,8 +3,12 @@
 package dm_test
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 
+	"keyway/blkcrypto"
+	"keyway/block"
 	"keyway/dm"
 	"keyway/internal/dmtest"
 	"keyway/internal/interleave"
@@ -94,6 +98,147 @@ func TestDMRace06ReloadsOfTwoLevelsEvict(t *testing.T) {
 					})
 				},
 			})
+		})
+	}
+}
+
+// Race 6 with two stacks over one device, which both leave it at once, while a request
+// with the key is on its way through one of them: the last one takes the key out, the
+// first one leaves it where the other needs it (invariant 59), and the request is
+// served.
+func TestDMRace06TwoStacksLeaveADevice(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points: []string{"dm: swapped", "dm: retiring"},
+		World: func(w *interleave.World) {
+			b := newBlkWorld(w)
+			disks := b.disks("a", "b")
+			one, two := b.Map("one", "0 64 linear a 0"), b.Map("two", "0 64 linear a 64")
+			k := b.key("k", xts4k, 9)
+			b.write(one, k, 0, block4k)
+			b.write(two, k, 0, block4k)
+			programs := b.Device("a").Engine().Stats().Programs
+			w.Go("one", func() {
+				b.reload("one", "0 64 linear b 0")
+				if in := b.has("a", k); !in && b.Device("two").TableText(false, dm.StatusTable) == "0 64 linear a 64\n" {
+					w.Error("the key is gone from the engine of a device that another stack uses with it (invariant 59)")
+				}
+			})
+			w.Go("two", func() { b.reload("two", "0 64 linear b 64") })
+			w.Go("write", func() { b.write(two, k, 4096, block4k) })
+			w.Check(func() {
+				b.wantIn(k, map[string]bool{"a": false})
+				if n := b.Device("a").Engine().Stats().Programs; n != programs {
+					w.Errorf("the key was programmed anew on the device that both left, %d times", n-programs)
+				}
+				off := int64(4096)
+				if disks["a"].Count(block.OpWrite) == 3 {
+					b.wantMediumAt(disks["a"], k, 32<<10+off, off, block4k)
+				} else {
+					b.wantMediumAt(disks["b"], k, 32<<10+off, off, block4k)
+				}
+			})
+		},
+	})
+}
+
+// wantMediumAt is wantMedium for what lies elsewhere on the medium than on the device
+// whose data units were counted.
+func (b *blkWorld) wantMediumAt(d *dmtest.RAM, k blkKey, at, off int64, plain []byte) {
+	want := encrypted(k.bytes, k.Config(), blkcrypto.DUN64(uint64(off)/4096), plain)
+	if got := d.Bytes()[at:][:len(plain)]; !bytes.Equal(got, want) {
+		b.w.Errorf("wrong bytes on the medium at %d (invariant 1)", at)
+	}
+}
+
+// Race 7, evict against deferred I/O: requests wait at a suspended device when their key
+// is evicted. The eviction waits for them, or says busy, as it was asked; by force they
+// fail, with the one error that says so. None is served with a key that is gone
+// (invariants 51 and 52).
+func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
+	for name, c := range map[string]struct {
+		points   []string
+		outcomes []string
+		evict    func(b *blkWorld, k blkKey) (gone bool)
+	}{
+		"wait": {
+			[]string{"block: entering", "block: opened", "blkcrypto: closed", "dm: admitted"},
+			[]string{"served", "refused"},
+			func(b *blkWorld, k blkKey) bool { b.evict(k); return true },
+		},
+		"if idle": {
+			[]string{"block: entering", "block: opened", "blkcrypto: retired", "dm: admitted"},
+			[]string{"served", "refused", "busy"},
+			func(b *blkWorld, k blkKey) bool {
+				inUse := k.InUse()
+				_, err := k.EvictIdle(b.w.Ctx)
+				if errors.Is(err, blkcrypto.ErrKeyBusy) {
+					b.w.Outcome("busy")
+					if inUse == 0 {
+						b.w.Error("busy, and no request uses the key (invariant 52)")
+					}
+					return false
+				}
+				if err != nil {
+					b.w.Errorf("evict if idle: %v", err)
+				}
+				return true
+			},
+		},
+		"by force": {
+			[]string{"block: entering", "block: opened", "blkcrypto: dead", "dm: admitted"},
+			[]string{"served", "refused"},
+			func(b *blkWorld, k blkKey) bool {
+				if _, err := k.Revoke(b.w.Ctx); err != nil {
+					b.w.Errorf("revoke: %v", err)
+				}
+				return true
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{Points: c.points, Outcomes: c.outcomes, World: func(w *interleave.World) {
+				b := newBlkWorld(w)
+				d := b.disk("a", b.engine())
+				vol := b.Map("vol", onto("a"))
+				k := b.key("k", xts4k, 9)
+				b.write(vol, k, 8192, block4k)
+				if err := b.Device("vol").Suspend(w.Ctx, dm.SuspendOptions{}); err != nil {
+					w.Fatal(err)
+				}
+				gone := false
+				w.Go("write", func() {
+					served := b.write(vol, k, 0, block4k, blkcrypto.ErrKeyEvicted)
+					if d.Count(block.OpWrite) == 2 != served {
+						w.Errorf("served %v, and %d writes came to the disk", served, d.Count(block.OpWrite))
+					}
+					if served {
+						w.Outcome("served")
+						b.wantMedium(d, k, 0, block4k)
+					} else {
+						w.Outcome("refused")
+					}
+					if served && gone {
+						w.Error("a request was served after the eviction of its key had ended (invariant 51)")
+					}
+				})
+				w.Go("evict", func() {
+					if gone = c.evict(b, k); gone {
+						b.wantGone(k)
+					}
+				})
+				w.Go("resume", func() {
+					if err := b.Device("vol").Resume(w.Ctx); err != nil {
+						w.Errorf("resume: %v", err)
+					}
+				})
+				w.Check(func() {
+					if gone {
+						b.wantGone(k)
+					} else {
+						b.write(vol, k, 4096, block4k) // refusing has changed nothing
+					}
+				})
+			}})
 		})
 	}
 }
