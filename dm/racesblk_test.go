@@ -20,21 +20,28 @@ import (
 	"keyway/keyslot/soft"
 )
 
-// The races of blkcrypto.md, section 16, that need a mapped device: R7 to R11, R16 to
+// The races of blkcrypto.md, section 16, that need a mapped device: R7 to R12, R16 to
 // R18, R22 and R23, each in every interleaving of the points that it names. The others
 // are in package keyslot.
 
 // A watched engine is the software engine, and remembers what is in its slots.
 type watched struct {
 	*soft.Engine
+	fails int // so many of the next programs, half way
 	mu    sync.Mutex
 	slots map[int][]byte
 }
+
+var errEngine = errors.New("scripted fault of the engine")
 
 func (e *watched) Program(slot int, c blkcrypto.Config, key []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.slots[slot] = bytes.Clone(key)
+	if e.fails > 0 {
+		e.fails--
+		return errEngine
+	}
 	return e.Engine.Program(slot, c, key)
 }
 

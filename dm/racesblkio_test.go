@@ -122,6 +122,47 @@ func TestRaceBlk11SplitAndSentAgainAtALimbCarry(t *testing.T) {
 	})
 }
 
+// R12: the first use of a key fails half way in the engine, and software takes over for
+// that request while another one programs the engine again, and the key is evicted. Both
+// places are empty then, and what was written is the same whoever did it (invariants 2,
+// 18, 21).
+func TestRaceBlk12FirstUseFailsAndSoftwareTakesOver(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"keyslot: programming", "blkcrypto: closed", "blkcrypto: asking holder"},
+		Outcomes: []string{"software", "engine", "refused"},
+		World: func(w *interleave.World) {
+			b := newBlkWorld(w)
+			disk := b.disk("a", b.engine())
+			b.engines[0].fails = 1
+			dev := b.Handle("a")
+			k := b.key("k", xts4k, 9)
+			for i := range int64(2) {
+				w.Go(fmt.Sprint("write ", i), func() {
+					if !b.write(dev, k, i*4096, block4k, blkcrypto.ErrKeyEvicted) {
+						w.Outcome("refused")
+						return
+					}
+					b.wantMedium(disk, k, i*4096, block4k)
+				})
+			}
+			w.Go("evict", func() { b.evict(k); b.wantGone(k) })
+			w.Check(func() {
+				b.wantGone(k)
+				engine, software := k.ServedBy()
+				if software > 1 {
+					w.Errorf("software served %d requests for one fault (invariant 18)", software)
+				}
+				if engine > 0 {
+					w.Outcome("engine")
+				}
+				if software > 0 {
+					w.Outcome("software")
+				}
+			})
+		},
+	})
+}
+
 // R16: the parts of a split request complete in any order and some fail: the error is
 // that of the first part in the order of the request, the other parts are done, and a
 // read with a failed part is no success (invariants 7, 9, 38).
