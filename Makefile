@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test races mutations fuzz soak bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
+.PHONY: all build run test races mutations fuzz soak history bench bench-stack bench-nbd bench-ciphers bench-parallel lint fmt clean tools help
 
 all: build
 
@@ -37,6 +37,10 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 soak: ## the endurance tests with the race detector for SOAK (10m) each
 	KEYWAY_SOAK=$(or $(SOAK),10m) KEYWAY_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Reload|KillNine' ./test/foreign
+
+history: ## random histories of whole stacks against a model for TIME (10m), from SEED; KIND=concurrent for one kind
+	$(GO) test -count=1 -timeout 0 -v -run TestHistories ./test/history -history.time=$(or $(TIME),10m) \
+		$(if $(SEED),-history.seed=$(SEED)) $(if $(KIND),-history.kind=$(KIND)) $(ARGS)
 
 bench: bench-stack bench-nbd bench-ciphers ## the three reports below
 

@@ -149,7 +149,7 @@ func (h *history) rebuild(left map[*leaf][]byte) error {
 			h.forget(d) // it stood on something that is no more
 		}
 	}
-	h.lastChange, h.lastFault = h.step, h.step
+	h.lastChange = h.step
 	return nil
 }
 

@@ -179,10 +179,12 @@ func (e *engine) Lose() {
 	}
 }
 
-func (e *engine) faulty() bool {
+// failing reports whether calls fail, or slots are in quarantine since they did.
+func (e *engine) failing() bool {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.fault.program || e.fault.evict
+	now := e.fault.program || e.fault.evict
+	e.mu.Unlock()
+	return now || e.m.Stats().Quarantined > 0
 }
 
 func (e *engine) setFaults(program, evict bool) {

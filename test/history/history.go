@@ -43,16 +43,17 @@ type history struct {
 	stores  []*material
 	born    int // devices so far
 
-	ctx        context.Context // of everything that waits
-	cancel     context.CancelFunc
-	step       int
-	begun      int // requests so far
-	lastChange int // the last step in which tables changed
-	lastFault  int // the last step in which an engine was faulty
-	calls      []*call
-	finishing  []*call   // that are done, and not yet compared
-	owed       []*ioCall // writes of which it was not known where they went
-	extra      *rand.Rand
+	ctx           context.Context // of everything that waits
+	cancel        context.CancelFunc
+	step          int
+	begun         int // requests so far
+	lastChange    int // the last step in which tables changed
+	lastFault     int // the last step in which an engine failed on purpose
+	fallbackFault int // or the fallback
+	calls         []*call
+	finishing     []*call   // that are done, and not yet compared
+	owed          []*ioCall // writes of which it was not known where they went
+	extra         *rand.Rand
 
 	trace   []string // what happened, for people
 	results []string // what twins have in common
@@ -181,10 +182,15 @@ func (h *history) tick() {
 	h.mu.Lock()
 	h.world.now = h.step
 	h.mu.Unlock()
-	for _, e := range h.engines() {
-		if e.faulty() || e.m.Stats().Quarantined > 0 {
-			h.lastFault = h.step
-		}
+	h.noteFaults()
+}
+
+func (h *history) noteFaults() {
+	if slices.ContainsFunc(h.engines(), (*engine).failing) {
+		h.lastFault = h.step
+	}
+	if h.fallback.failing() {
+		h.fallbackFault = h.step
 	}
 }
 

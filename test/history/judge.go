@@ -19,6 +19,7 @@ type verdict struct {
 	errs   []error // with what it may fail
 	blocks bool    // something on its way is suspended
 	slots  bool    // it needs a keyslot, or the medium after the cipher
+	engine bool    // of an engine: software has none for it
 }
 
 // A question is a request as it arrives at a device.
@@ -41,6 +42,7 @@ func (v *verdict) add(o verdict) {
 	v.errs = append(v.errs, o.errs...)
 	v.blocks = v.blocks || o.blocks
 	v.slots = v.slots || o.slots
+	v.engine = v.engine || o.engine
 }
 
 // or is the verdict of a request that may go either way.
@@ -49,6 +51,7 @@ func (v *verdict) or(o verdict) {
 	v.errs = append(v.errs, o.errs...)
 	v.blocks = v.blocks || o.blocks
 	v.slots = v.slots || o.slots
+	v.engine = v.engine || o.engine
 }
 
 // check returns an error unless err is one of those that the verdict allows.
@@ -133,7 +136,7 @@ func (h *history) judgeContext(v *verdict, d *device, t *table, q question) {
 		return
 	}
 	h.judgeKey(v, k, q.w)
-	h.judgeFaults(v)
+	h.judgeFaults(v, k, q.w)
 	size := t.size()
 	if d.leaf != nil {
 		size = d.leaf.size
@@ -191,14 +194,22 @@ func (h *history) judgeKey(v *verdict, k *keyUse, w window) {
 	}
 }
 
-// judgeFaults says how a request may end that needs some keyslot.
-func (h *history) judgeFaults(v *verdict) {
-	for _, e := range h.engines() {
-		if e.faulty() || e.m.Stats().Quarantined > 0 {
-			v.may(errFault)
-			return
-		}
+// judgeFaults says how a request may end that needs a keyslot for k. Where an engine
+// fails to take a raw key software takes over (dm-fscrypt.md, invariant 48), unless
+// that fails too.
+func (h *history) judgeFaults(v *verdict, k *keyUse, w window) {
+	v.engine = v.engine || k.cfg.KeyType == blkcrypto.HWWrapped
+	if h.faulty(w, v.engine) {
+		v.may(errFault)
 	}
+}
+
+// faulty reports whether the fallback, or any engine, failed on purpose during w.
+func (h *history) faulty(w window, engines bool) bool {
+	if h.fallbackFault >= w.from || h.fallback.failing() {
+		return true
+	}
+	return engines && (h.lastFault >= w.from || slices.ContainsFunc(h.engines(), (*engine).failing))
 }
 
 // judgeIn says how a request may end that table t of d maps, without a context.
@@ -251,7 +262,7 @@ func (h *history) judgeRow(r *row, p piece, q question) verdict {
 		case q.op != block.OpDiscard:
 			v.slots = true
 			h.judgeKey(&v, r.key, q.w)
-			h.judgeFaults(&v)
+			h.judgeFaults(&v, r.key, q.w)
 			switch wrapped := r.key.cfg.KeyType == blkcrypto.HWWrapped; {
 			case wrapped && !h.exact(q.w):
 				v.may(block.ErrNoCrypto)

@@ -303,18 +303,19 @@ func (h *history) faults(r *rand.Rand) error {
 	e := pick(r, h.engines())
 	program, evict := oneIn(r, 2), oneIn(r, 3)
 	h.logf("%s fails to program: %v, to evict: %v", e.Name(), program, evict)
+	h.noteFaults() // up to now
 	e.setFaults(program, evict)
-	h.lastFault = h.step
+	h.noteFaults()
 	return nil
 }
 
 // repair ends all faults, and waits until engines have been tried again.
 func (h *history) repair() error {
 	h.logf("all faults end")
+	h.noteFaults() // up to now
 	for _, e := range h.engines() {
 		e.setFaults(false, false)
 	}
-	h.lastFault = h.step
 	if h.kind == Concurrent && len(h.calls) > 0 {
 		return nil
 	}

@@ -337,7 +337,7 @@ func (h *history) durable(d *device, from int) {
 // loosen adds what a request may fail with because of how it was sent, and of what
 // happened meanwhile.
 func (h *history) loosen(v *verdict, c *ioCall, w window) {
-	if h.lastFault >= w.from && (v.slots || !h.exact(w)) {
+	if sure := h.exact(w); (v.slots || !sure) && h.faulty(w, v.engine || !sure) {
 		v.may(errFault)
 	}
 	nowait := c.r.Flags&block.NoWait != 0
