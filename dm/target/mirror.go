@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyway/block"
 	"keyway/dm"
@@ -58,7 +59,10 @@ type mirror struct {
 
 	kick chan struct{} // wakes the background
 	redo redo
-	told bool // that all regions are in sync, once; the background's
+
+	// The background's, whichever there is.
+	told  bool      // that all regions are in sync, once
+	until time.Time // when the next chunk may be copied
 }
 
 // startAs is what the log is told of regions of which it knows nothing.

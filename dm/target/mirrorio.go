@@ -259,7 +259,11 @@ func (m *mirror) without(first, last int64, missed legSet) bool {
 		return false
 	}
 	for i := first; i <= last; i++ {
-		m.g.set(i, m.g.legsOf(i)&^missed)
+		have := m.g.legsOf(i)
+		if have&missed != 0 {
+			m.g.missed[i] = true
+		}
+		m.g.set(i, have&^missed)
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sync"
@@ -113,9 +114,10 @@ func newDiskLog(dev block.Device, name string, n int64, legs []*mirrorLeg) (*dis
 }
 
 // load reads the log, makes it ours and n regions long, and returns the leg that
-// has what is not in sync. A log that cannot be read is one that says that
-// nothing is; the error is for people then. If ctx has ended nothing is loaded.
-func (l *diskLog) load(ctx context.Context, n int64, start startAs, readOnly bool) (source int, err error) {
+// has what is not in sync. A log that cannot be read, or understood, is errNoLog if
+// strict, and else one that says that nothing is in sync; then, and if the log
+// cannot be written, the error is for people. If ctx has ended nothing is loaded.
+func (l *diskLog) load(ctx context.Context, n int64, start startAs, strict, readOnly bool) (source int, err error) {
 	if l.place == nil {
 		l.place = placeOf(l.dev)
 	}
@@ -123,25 +125,21 @@ func (l *diskLog) load(ctx context.Context, n int64, start startAs, readOnly boo
 		return 0, err
 	}
 	defer func() { <-l.place.token }()
-	old := make([]byte, len(l.image))
-	err = l.dev.Do(ctx, block.Request{Op: block.OpRead, Len: int64(len(old)), Data: block.Bytes(old)})
+	old, err := l.read(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return 0, err
 		}
 		l.failed.Store(true)
-		clear(old)
+		if strict {
+			return 0, fmt.Errorf("%w: %w", errNoLog, err)
+		}
 	}
 	l.mu.Lock()
 	clear(l.image)
 	known := int64(0)
 	if binary.LittleEndian.Uint32(old) == mirrorMagic {
-		if v := binary.LittleEndian.Uint32(old[4:]); v == 1 || v == mirrorVersion {
-			known = int64(min(binary.LittleEndian.Uint64(old[8:]), uint64(n)))
-		} else {
-			l.failed.Store(true)
-			err = fmt.Errorf("log device %q has a log of version %d, not %d", l.name, v, mirrorVersion)
-		}
+		known = int64(min(binary.LittleEndian.Uint64(old[8:]), uint64(n)))
 		copy(l.image[mirrorNote:mirrorBits], old[mirrorNote:])
 	}
 	for i := range n {
@@ -169,6 +167,22 @@ func (l *diskLog) load(ctx context.Context, n int64, start startAs, readOnly boo
 		}
 	}
 	return source, err
+}
+
+// errNoLog is a log that does not say what is in sync.
+var errNoLog = errors.New("the log cannot be read")
+
+// read returns what is on the medium; where that is no log that we understand, with
+// an error, it is empty.
+func (l *diskLog) read(ctx context.Context) ([]byte, error) {
+	old := make([]byte, len(l.image))
+	if err := l.dev.Do(ctx, block.Request{Op: block.OpRead, Len: int64(len(old)), Data: block.Bytes(old)}); err != nil {
+		return make([]byte, len(old)), err
+	}
+	if v := binary.LittleEndian.Uint32(old[4:]); binary.LittleEndian.Uint32(old) == mirrorMagic && v != 1 && v != mirrorVersion {
+		return make([]byte, len(old)), fmt.Errorf("it has version %d, not %d", v, mirrorVersion)
+	}
+	return old, nil
 }
 
 // take waits for the device of the log.

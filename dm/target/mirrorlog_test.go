@@ -390,6 +390,53 @@ func TestMirrorLogFailure(t *testing.T) {
 	}
 }
 
+// TestMirrorLogThatCannotBeRead: if errors are handled nothing is done until it
+// can, since nobody knows which leg is right; else all is copied from the first, as
+// in the kernel.
+func TestMirrorLogThatCannotBeRead(t *testing.T) {
+	for _, handle := range []bool{false, true} {
+		w := dmtest.New(t)
+		a, b, log := w.Disk("a", 8*4096, 0), w.Disk("b", 8*4096, 0), newFaulty(4096)
+		a.Set(bytes.Repeat([]byte("a"), 8*4096))
+		b.Set(bytes.Repeat([]byte("b"), 8*4096))
+		w.Leaf("log", log, nil)
+		log.Set(mirrorLog(2, 8, count(8)[1:]...))
+		log.fail(failingOps(block.OpRead))
+		table := crashTable
+		if handle {
+			table += " 1 handle_errors"
+		}
+		dev := w.Map("m", table)
+		if !handle {
+			untilStatus(t, dev, " 8/8 1 AA 3 disk log D")
+			if !bytes.Equal(a.Bytes(), b.Bytes()) {
+				t.Error("the legs differ")
+			}
+			continue
+		}
+		for _, op := range []block.Op{block.OpRead, block.OpWrite, block.OpFlush} {
+			err := dev.Do(t.Context(), request(op, make([]byte, 4096)))
+			if !errors.Is(err, block.ErrIO) || !strings.Contains(err.Error(), `log device "log": the log cannot be read`) {
+				t.Errorf("%v: %v", op, err)
+			}
+		}
+		if n := a.Count(block.OpWrite) + b.Count(block.OpWrite) + log.Count(block.OpWrite); n != 0 {
+			t.Errorf("%d writes", n)
+		}
+		if got := firstStatus(dev); !strings.HasSuffix(got, " 0/8 1 AA 3 disk log D") {
+			t.Errorf("status %s", got)
+		}
+		log.heal()
+		if got := dmtest.Read(t, dev, 0, 512); got[0] != 'a' {
+			t.Errorf("read %q", got[:8])
+		}
+		untilStatusHas(t, dev, " 8/8 1 AA ")
+		if got := b.Bytes(); got[0] != 'a' || got[4096] != 'b' {
+			t.Errorf("the regions that the log has as clean were copied, or not the other")
+		}
+	}
+}
+
 // TestMirrorReloadKeepsTheLog: the table that takes over is the only one that
 // writes the log, whatever the one before it still does at its end.
 func TestMirrorReloadKeepsTheLog(t *testing.T) {

@@ -21,6 +21,7 @@ type regions struct {
 	synced []uint64         // a bit each
 	count  int64            // of them
 	have   map[int64]legSet // of those not in sync, if it is not only the source
+	missed map[int64]bool   // of those, which a leg has missed a change of since the table was resumed: for the next time
 	source int
 
 	active []*activeWrite
@@ -47,7 +48,7 @@ type dirty struct {
 
 func (g *regions) init(n int64, legs int, synced bool) {
 	g.n, g.all, g.copying = n, legSet(1)<<legs-1, -1
-	g.synced, g.have, g.dirty = make([]uint64, (n+63)/64), map[int64]legSet{}, map[int64]dirty{}
+	g.synced, g.have, g.missed, g.dirty = make([]uint64, (n+63)/64), map[int64]legSet{}, map[int64]bool{}, map[int64]dirty{}
 	if synced {
 		g.assume(0, func(int64) bool { return true })
 	}
@@ -95,6 +96,7 @@ func (g *regions) set(i int64, s legSet) {
 		g.synced[i/64] |= 1 << (i % 64)
 		g.count++
 		delete(g.have, i)
+		delete(g.missed, i)
 	case s != g.all && was:
 		g.synced[i/64] &^= 1 << (i % 64)
 		g.count--

@@ -3,6 +3,8 @@ package target
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,7 +55,9 @@ func (m *mirror) wake() {
 	}
 }
 
-// load makes what the log says known, once.
+// load makes what the log says known, once. If errors are to be handled there is
+// no way on without: the leg from which others would be filled may be the one that
+// has missed writes. The next request tries again.
 func (m *mirror) load(ctx context.Context) error {
 	select {
 	case m.loading <- struct{}{}:
@@ -64,15 +68,19 @@ func (m *mirror) load(ctx context.Context) error {
 	if m.loaded.Load() {
 		return nil
 	}
-	source, err := m.log.load(ctx, m.g.n, m.start, m.readOnly)
+	source, err := m.log.load(ctx, m.g.n, m.start, m.handleErrors, m.readOnly)
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
 		m.logFailed(err)
+		if errors.Is(err, errNoLog) {
+			return fmt.Errorf("log device %q: %w", m.log.name, err)
+		}
 	}
 	m.g.assume(source, m.log.isClean)
 	m.loaded.Store(true)
+	m.wake()
 	return nil
 }
 
@@ -84,6 +92,9 @@ func (m *mirror) Unpause() {
 	if m.ended != nil || m.closed || m.readOnly {
 		return
 	}
+	m.g.mu.Lock()
+	clear(m.g.missed)
+	m.g.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.ended = cancel, make(chan struct{})
 	go func(ended chan struct{}) {
@@ -156,8 +167,12 @@ type background struct {
 
 // run does what there is to do, and waits for more, until ctx ends.
 func (b *background) run(ctx context.Context) {
-	if !b.m.loaded.Load() && b.m.load(ctx) != nil {
-		return
+	for !b.m.loaded.Load() && b.m.load(ctx) != nil {
+		select {
+		case <-b.m.kick: // by the request that has loaded it
+		case <-ctx.Done():
+			return
+		}
 	}
 	if b.m.g.complete.Load() && !b.m.told {
 		b.tell()
@@ -215,7 +230,7 @@ func (b *background) work() (region int64, more bool) {
 			b.next = m.g.n
 			break
 		}
-		if m.g.all&^m.g.legsOf(b.next)&^b.given != 0 {
+		if !m.g.missed[b.next] && m.g.all&^m.g.legsOf(b.next)&^b.given != 0 {
 			b.next++
 			return b.next - 1, true
 		}
@@ -227,6 +242,7 @@ func (b *background) work() (region int64, more bool) {
 // it: ciphertext stays what it is, and no key is needed.
 func (b *background) recover(ctx context.Context, i int64) {
 	m := b.m
+	pace(ctx, m.until) // not with the region to itself
 	point.At("mirror: about to copy")
 	from, err := m.g.beginCopy(ctx, i)
 	if err != nil {
@@ -236,11 +252,11 @@ func (b *background) recover(ctx context.Context, i int64) {
 	point.At("mirror: copying")
 	off, end := i*m.g.size, min((i+1)*m.g.size, m.length)
 	for off < end && to != 0 && ctx.Err() == nil {
-		began := time.Now()
+		pace(ctx, m.until)
 		n := min(end-off, copyChunk)
+		m.until = time.Now().Add(time.Duration(n) * time.Second / copyRate)
 		from, to = b.copy(ctx, off, n, from, to)
 		off += n
-		pace(ctx, began.Add(time.Duration(n)*time.Second/copyRate))
 	}
 	if ctx.Err() != nil {
 		to = 0
