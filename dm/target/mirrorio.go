@@ -227,6 +227,7 @@ func (m *mirror) write(ctx context.Context, r block.Request, first, last int64, 
 		m.undecided(first, last)
 		return err
 	}
+	point.At("mirror: without a leg")
 	if m.log != nil {
 		return m.logged(ctx)
 	}

@@ -205,3 +205,42 @@ func TestRaceMirrorWritesOfOneBlock(t *testing.T) {
 		},
 	})
 }
+
+// TestRaceMirrorNotesTheSourceFirst: the first leg fails all writes from now on. A
+// write that only the other leg has is not acknowledged before the log says that
+// this one counts, although it may be another write that has found that out.
+func TestRaceMirrorNotesTheSourceFirst(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points: []string{"mirror: marked", "mirror: without a leg"},
+		World: func(w *interleave.World) {
+			x := newRaceRig(w)
+			log := x.w.Disk("log", 2048, 0)
+			log.Set(mirrorLog(2, 1, 0))
+			x.dev = x.w.Map("m", "0 16 mirror disk 2 log 16 2 a 0 c 0 1 handle_errors")
+			if err := x.do(block.OpWrite, both(1, 1)); err != nil {
+				w.Fatal(err)
+			}
+			x.legs[0].fail(failingOps(block.OpWrite))
+			for i, name := range []string{"first", "second"} {
+				w.Go(name, func() {
+					r := request(block.OpWrite, make([]byte, blockSize))
+					r.Off = int64(i) * blockSize
+					if err := x.dev.Do(w.Ctx, r); err != nil {
+						w.Errorf("write: %v", err)
+					}
+					if !bytes.Equal(log.Bytes()[512:][:8], []byte("KWmirror")) {
+						w.Error("a write of which the log does not say where it is was acknowledged")
+					}
+				})
+			}
+			w.Check(func() {
+				if err := x.dev.Close(); err != nil {
+					w.Error(err)
+				}
+				if err := x.dev.Mapped.Remove(w.Ctx, dm.RemoveOptions{}); err != nil {
+					w.Error(err)
+				}
+			})
+		},
+	})
+}
