@@ -318,7 +318,7 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 	h.logf("reload %s %+v:\n%s", d.name, o, t.text())
 	want := h.swap(d, t, o)
 	var revoked []*keyUse
-	if o.Revoke {
+	if o.Revoke && !h.cycle(d, t) {
 		revoked = h.stranded(d, t)
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, patience)

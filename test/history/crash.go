@@ -122,7 +122,7 @@ func (h *history) rebuild(left map[*leaf][]byte) error {
 		if err != nil {
 			return err
 		}
-		k.real, k.told = again.real, again.told
+		k.real, k.told, k.sent = again.real, again.told, again.sent
 	}
 	for _, d := range h.all() {
 		d.changes, d.handles = 0, 0

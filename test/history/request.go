@@ -51,6 +51,9 @@ func (h *history) request(r *rand.Rand) error {
 		ctx, cancel = context.WithTimeout(ctx, patience)
 	}
 	h.refreshOne(c)
+	if q.ctx != nil {
+		q.ctx.sent[d] = true
+	}
 	what := fmt.Sprintf("request %d: %s: %v of %d bytes at %d, flags %#x", c.id, d.name, q.op, q.n, q.off, c.r.Flags)
 	if q.ctx != nil {
 		what += fmt.Sprintf(", key %v, number %x", q.ctx.real, q.dun)

@@ -97,6 +97,9 @@ func (h *history) look() error {
 	if len(warnings) > 0 {
 		return fmt.Errorf("warning: %s", warnings[0])
 	}
+	if err := h.strays(); err != nil {
+		return err
+	}
 	return h.profiles()
 }
 
@@ -195,6 +198,56 @@ func (h *history) lookAt(e *engine) error {
 		}
 	}
 	return nil
+}
+
+// strays checks that no engine has a key that has no way to it any more: a reload
+// evicts from what it drops (dm-fscrypt.md, invariants 59 and 61).
+func (h *history) strays() error {
+	if h.kind == Concurrent {
+		return nil
+	}
+	for _, d := range h.leaves {
+		if d.leaf.engine == nil {
+			continue
+		}
+		for _, r := range d.leaf.engine.m.Residents() {
+			if r.Quarantined == "" && !h.hasWay(r.ID, d.leaf) {
+				return fmt.Errorf("%s has key %s in slot %d, which has no way there any more (dm-fscrypt.md, invariant 61)", d.leaf.engine.Name(), r.Key, r.Slot)
+			}
+		}
+	}
+	return nil
+}
+
+// hasWay reports whether requests with the key get to l: from where they have come
+// so far, or were said to come, or from a table that has it. The product keeps
+// account of tables, and not of their rows.
+func (h *history) hasWay(id uint64, l *leaf) bool {
+	reaches := func(d *device) bool { return !d.gone && d.leaves(map[*leaf]bool{})[l] }
+	for _, k := range h.keys {
+		if k.real.ID() != id {
+			continue
+		}
+		for d := range k.sent {
+			if reaches(d) {
+				return true
+			}
+		}
+	}
+	for _, s := range h.starts {
+		if s.key.real.ID() == id && reaches(s.dev) {
+			return true
+		}
+	}
+	for _, d := range h.mapped {
+		for _, t := range h.tablesOf(d) {
+			has := slices.ContainsFunc(t.rows, func(r *row) bool { return r.encrypts() && r.key.real.ID() == id })
+			if has && slices.ContainsFunc(t.devices(), reaches) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // profiles compares what devices advertise with the intersection of what is beneath

@@ -41,7 +41,8 @@ type keyUse struct {
 	// world.mu for keys of tables.
 	closed, sealed, dead int
 
-	uses int // by tables; guarded by world.mu
+	uses int              // by tables; guarded by world.mu
+	sent map[*device]bool // where the upper layer has sent requests with it
 }
 
 type useID struct {
@@ -163,7 +164,7 @@ func (w *world) newUse(name string, m *material, c blkcrypto.Config, weak bool) 
 	if err != nil {
 		return nil, err
 	}
-	return &keyUse{cipher: newCipher(c, key), name: name, of: m, real: k, told: told}, nil
+	return &keyUse{cipher: newCipher(c, key), name: name, of: m, real: k, told: told, sent: map[*device]bool{}}, nil
 }
 
 // addMaterial puts a random key of n bytes into the store; of a wrapped one n is
