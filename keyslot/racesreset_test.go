@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"keyway/block"
 	"keyway/internal/interleave"
 	"keyway/keyslot/enginetest"
 )
@@ -184,6 +185,60 @@ func TestRace14ResetAgainstProgram(t *testing.T) {
 					w.Go(fmt.Sprint("get ", k), func() { r.hold(ks[k]) })
 				}
 				w.Check(func() { r.wantOneSlotEach(ks...) })
+			}})
+		})
+	}
+}
+
+// R18 for the engine of a device that goes away: requests that have a slot keep it, those
+// that come are told, and when the end has come the engine is empty and stays so, with
+// an eviction of the key under way or not (invariants 15, 21).
+func TestRace18CloseAgainstGetAndEvict(t *testing.T) {
+	for name, points := range map[string][]string{
+		"a hit":     {"keyslot: found", "keyslot: referenced", "keyslot: closed", "keyslot: emptying", "keyslot: leaving"},
+		"a program": {"keyslot: told", "keyslot: granted", "keyslot: closed", "keyslot: emptying", "blkcrypto: dead"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{Points: points, Outcomes: []string{"served", "closed", "refused"}, World: func(w *interleave.World) {
+				r := newRaceWorld(w, 2)
+				ks := newKeys(w, 2)
+				use(w, r.m, ks[1])
+				if name == "a hit" {
+					use(w, r.m, ks[0])
+				}
+				w.Go("get", func() {
+					s, err := r.m.Get(w.Ctx, ks[0].Key, false)
+					switch {
+					case err == nil:
+						w.At("holding")
+						if err := holds(s, ks[0]); err != nil {
+							w.Error(err)
+						}
+						s.Put()
+						w.Outcome("served")
+					case errors.Is(err, block.ErrClosed):
+						w.Outcome("closed")
+					default:
+						wantEvicted(w, err, true)
+					}
+				})
+				w.Go("close", func() {
+					if err := r.m.Close(w.Ctx); err != nil {
+						w.Errorf("close: %v", err)
+					}
+					if n := r.e.Occupied(); n != 0 {
+						w.Errorf("closed, and %d slots of the engine hold a key (invariant 21)", n)
+					}
+				})
+				w.Go("evict", func() { mustEvict(w, ks[0]); r.wantGone(ks[0]) })
+				w.Check(func() {
+					if st := r.m.Stats(); st.Resident != 0 || st.Busy != 0 || r.e.Occupied() != 0 {
+						w.Errorf("in the end %d slots hold a key, %d are in use, %d of the engine hold one; want none", st.Resident, st.Busy, r.e.Occupied())
+					}
+					if _, err := r.m.Get(w.Ctx, ks[1].Key, false); !errors.Is(err, block.ErrClosed) {
+						w.Errorf("get of a closed manager: %v", err)
+					}
+				})
 			}})
 		})
 	}
