@@ -31,6 +31,8 @@ func FuzzTable(f *testing.F) {
 		"0 1024 log-writes a b",
 		"0 64 snapshot-origin a\n64 64 snapshot a b PO 8 2 discard_zeroes_cow discard_passdown_origin\n128 8 snapshot a b p 0",
 		"0 64 snapshot a b N 4194304",
+		"0 1024 mirror core 1 64 2 a 0 b 0 2 handle_errors keep_log\n1024 64 mirror disk 3 a 8 nosync 3 a 0 b 8 a 16",
+		"0 64 mirror disk 2 a 4294967296 2 a 0 b 0\n64 64 mirror core 2 2 sync 9 a 0",
 	} {
 		f.Add(s)
 	}
