@@ -111,6 +111,7 @@ func (e *explorer) run(choose func([]*actor) int) {
 // run lets the actors go on one by one, until all have ended, and checks.
 func (w *World) run(choose func([]*actor) int) {
 	defer w.cancel()
+	defer w.abandon()
 	w.e.race.World(w)
 	point.SetHook(w.hook)
 	defer point.SetHook(nil)
@@ -175,7 +176,10 @@ func (e *explorer) watch() (stop func()) {
 // follow runs the schedule in text, a list of actors.
 func (e *explorer) follow(text string) {
 	e.t.Helper()
-	names := strings.Split(text, ",")
+	var names []string
+	if text != "" {
+		names = strings.Split(text, ",")
+	}
 	i := 0
 	e.run(func(ready []*actor) int {
 		if i >= len(names) {

@@ -291,6 +291,9 @@ func TestFailuresAreReported(t *testing.T) {
 		{"random", []string{"not deterministic"}},
 	} {
 		got := broken(t, c.name)
+		if strings.HasPrefix(c.name, "fatal") && strings.Contains(got, "goroutines remain") {
+			t.Errorf("%s: actors remain:\n%s", c.name, got)
+		}
 		if strings.Contains(got, "too late") || strings.Contains(got, "panic: Fail") {
 			t.Errorf("%s: a run that has failed says more:\n%s", c.name, got)
 		}

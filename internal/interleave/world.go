@@ -82,7 +82,9 @@ func (w *World) Go(name string, f func()) {
 		w.byID[id] = a
 		w.mu.Unlock()
 		<-a.resume
-		f()
+		if !w.over.Load() {
+			f()
+		}
 	}()
 }
 
@@ -226,6 +228,14 @@ func (w *World) release(held bool) {
 			a.at = ""
 			a.resume <- struct{}{}
 		}
+	}
+}
+
+// abandon lets actors that have not started end, if the run has failed before them.
+func (w *World) abandon() {
+	if w.Failed() {
+		w.over.Store(true)
+		w.release(false)
 	}
 }
 
