@@ -52,7 +52,7 @@ func TestEveryPageHasEverySection(t *testing.T) {
 			t.Errorf("%s: its first sentence is %q", name, s)
 		}
 		for n, line := range slices.All(strings.Split(page, "\n")) {
-			if len(line) > 100 && !strings.HasPrefix(line, "|") && !strings.Contains(line, "keyway ") {
+			if len(line) > 160 && !strings.HasPrefix(line, "|") && !strings.Contains(line, "keyway ") {
 				t.Errorf("%s: line %d has %d bytes", name, n+1, len(line))
 			}
 		}
