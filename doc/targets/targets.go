@@ -9,6 +9,7 @@ package targets
 import (
 	"embed"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -42,15 +43,30 @@ func Page(name string) (string, bool) {
 	return string(b), err == nil
 }
 
-// Summary returns the first sentence of a page, on one line.
+// maxSummary is how long a summary may be, in bytes, where the sentence can be cut: it
+// fits a line of a terminal after the name.
+const maxSummary = 100
+
+var (
+	link = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
+	word = regexp.MustCompile("[*`]([^*`]*)[*`]")
+)
+
+// Summary returns the first sentence of a page on one line, without marks; of a long
+// one, what comes before a colon or a semicolon.
 func Summary(page string) string {
 	_, text, _ := strings.Cut(page, "\n")
 	first, _, _ := strings.Cut(strings.TrimSpace(text), "\n\n")
 	first = strings.Join(strings.Fields(first), " ")
+	first = word.ReplaceAllString(link.ReplaceAllString(first, "$1"), "$1")
 	for i := range len(first) {
 		if first[i] == '.' && (i+1 == len(first) || first[i+1] == ' ') {
-			return first[:i+1]
+			first = first[:i+1]
+			break
 		}
+	}
+	if cut := strings.IndexAny(first, ":;"); len(first) > maxSummary && cut > 0 {
+		return first[:cut] + "."
 	}
 	return first
 }

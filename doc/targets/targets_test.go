@@ -48,7 +48,7 @@ func TestEveryPageHasEverySection(t *testing.T) {
 		if !slices.Equal(got, targets.Sections) {
 			t.Errorf("%s: sections %q, want %q", name, got, targets.Sections)
 		}
-		if s := targets.Summary(page); len(s) < 20 || len(s) > 170 || !strings.HasSuffix(s, ".") {
+		if s := targets.Summary(page); len(s) < 20 || len(s) > 130 || strings.ContainsAny(s, "[]*`") || !strings.HasSuffix(s, ".") {
 			t.Errorf("%s: its first sentence is %q", name, s)
 		}
 		for n, line := range slices.All(strings.Split(page, "\n")) {
@@ -62,10 +62,13 @@ func TestEveryPageHasEverySection(t *testing.T) {
 // TestSummary is a sentence, whatever the lines.
 func TestSummary(t *testing.T) {
 	for page, want := range map[string]string{
-		"# x\n\nOne\ntwo. Three.\n\nFour.": "One two.",
-		"# x\n\nVersion 1.2 of it.":        "Version 1.2 of it.",
-		"# x\n\nno end\n\nmore":            "no end",
-		"":                                 "",
+		"# x\n\nOne\ntwo. Three.\n\nFour.":                      "One two.",
+		"# x\n\nVersion 1.2 of it.":                             "Version 1.2 of it.",
+		"# x\n\nno end\n\nmore":                                 "no end",
+		"# x\n\nOne: two.":                                      "One: two.",
+		"# x\n\nA [b](c.md), *d* and `e`.":                      "A b, d and e.",
+		"# x\n\nShort; " + strings.Repeat("long ", 20) + "end.": "Short.",
+		"": "",
 	} {
 		if got := targets.Summary(page); got != want {
 			t.Errorf("%q: %q, want %q", page, got, want)
