@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -12,44 +11,7 @@ import (
 	"keyway/dm"
 	"keyway/internal/blocktest"
 	"keyway/internal/dmtest"
-	"keyway/test/fixtures"
 )
-
-// TestSnapshotOfTheKernel: what it stored reads as it says, and our store of the
-// same history is the same, to the byte.
-func TestSnapshotOfTheKernel(t *testing.T) {
-	f := fixtures.Snapshot(t)
-	origin, theirs := f.Disks["origin"].Bytes(t), f.Disks["cow"].Bytes(t)
-	w := dmtest.New(t)
-	w.Disk("origin", int64(len(origin)), 0).Set(origin)
-	w.Disk("old", int64(len(theirs)), 0).Set(theirs)
-	anew := w.Disk("new", int64(len(theirs)), 0)
-	from := w.Map("from", f.TableOn("origin", "old"))
-	to := w.Map("to", f.TableOn("origin", "new"))
-
-	want := bytes.Clone(origin)
-	for _, r := range f.Regions {
-		copy(want[r.Offset:], r.Plain())
-	}
-	if got := dmtest.Read(t, from, 0, len(want)); !bytes.Equal(got, want) {
-		t.Errorf("the kernel's snapshot reads otherwise at %d", firstDiff(got, want))
-	}
-	for _, r := range f.Regions { // the guest's page cache wrote whole pages
-		low, high := r.Offset&^4095, (r.Offset+int64(r.Length)+4095)&^4095
-		dmtest.Write(t, to, low, want[low:high])
-	}
-	if !bytes.Equal(anew.Bytes(), theirs) {
-		t.Errorf("our store differs from the kernel's at %d", firstDiff(anew.Bytes(), theirs))
-	}
-	for name, dev := range map[string]*dm.Handle{"old": from, "new": to} {
-		if got := strings.TrimSpace(dev.TableText(false, dm.StatusInfo)); got != f.Status {
-			t.Errorf("%s: status %q, want %q", name, got, f.Status)
-		}
-		if got, want := strings.TrimSpace(dev.TableText(false, dm.StatusTable)), f.TableOn("origin", name); got != want {
-			t.Errorf("%s: table %q, want %q", name, got, want)
-		}
-	}
-}
 
 // snapWorld is an origin "o" of 64 KiB, its origin device "origin", and COW
 // devices "c1", "c2" of so many bytes.
@@ -77,93 +39,6 @@ func sameRead(t *testing.T, what string, dev block.Device, off int64, want []byt
 	t.Helper()
 	if got := dmtest.Read(t, dev, off, len(want)); !bytes.Equal(got, want) {
 		t.Errorf("%s: reads otherwise from %d on", what, off+int64(firstDiff(got, want)))
-	}
-}
-
-// TestSnapshotLayout: the store byte by byte, over a boundary of areas: chunks of
-// 512 bytes have areas of 32 exceptions.
-func TestSnapshotLayout(t *testing.T) {
-	w := newSnapWorld(t, 64<<10)
-	w.c1.Set(append(make([]byte, 512), fill(0xee, 60<<10)...)) // junk behind a header of zeroes
-	before := w.o.Bytes()
-	snap := w.Map("snap", "0 128 snapshot o c1 P 1")
-	if w.c1.Count(block.OpWrite)+w.c1.Count(block.OpWriteZeroes) != 0 {
-		t.Error("a snapshot that has kept nothing has written to its COW device")
-	}
-	for i := range int64(33) {
-		dmtest.Write(t, w.origin, 512*(100-i), fill(byte(i), 512)) // from behind, so that old and new numbers differ
-	}
-	sameRead(t, "the snapshot", snap, 0, before)
-
-	got := w.c1.Bytes()
-	u32, u64 := binary.LittleEndian.Uint32, binary.LittleEndian.Uint64
-	if u32(got) != 0x70416e53 || u32(got[4:]) != 1 || u32(got[8:]) != 1 || u32(got[12:]) != 1 || len(bytes.Trim(got[16:512], "\x00")) > 0 {
-		t.Errorf("header % x", got[:20])
-	}
-	for i := range uint64(33) {
-		at, place := 512+16*i, 2+i // the header and the first area come first
-		if i == 32 {
-			at, place = 512*34, 35 // and the second area after 32 chunks of data
-		}
-		if from, to := u64(got[at:]), u64(got[at+8:]); from != 100-i || to != place {
-			t.Errorf("exception %d: %d is %d, want %d is %d", i, from, to, 100-i, place)
-		}
-		if !bytes.Equal(got[512*place:][:512], before[512*(100-i):][:512]) {
-			t.Errorf("chunk %d has not the data of chunk %d of the origin", place, 100-i)
-		}
-	}
-	if len(bytes.Trim(got[512*34+16:512*35], "\x00")) > 0 {
-		t.Error("the second area goes on after its end")
-	}
-	if got, want := status(snap), "36/128 3"; !strings.HasSuffix(got, want) {
-		t.Errorf("status %q, want %q", got, want)
-	}
-
-	remove(t, w.World, "snap", snap)
-	again := w.Map("again", "0 128 snapshot o c1 P 0") // 0: as the store has it
-	sameRead(t, "opened again", again, 0, before)
-	if got, want := status(again), "36/128 3"; !strings.HasSuffix(got, want) {
-		t.Errorf("status %q, want %q", got, want)
-	}
-	if got, want := strings.TrimSpace(again.TableText(false, dm.StatusTable)), "0 128 snapshot o c1 P 1"; got != want {
-		t.Errorf("table %q, want %q", got, want)
-	}
-}
-
-// TestStoreOverJunk: at each length of the store, and over what an older store,
-// or metadata of which a crash has left only the later blocks, has put behind its
-// end, it reads as what went into it.
-func TestStoreOverJunk(t *testing.T) {
-	for _, c := range []struct {
-		chunk int // sectors
-		torn  int // sectors written before the crash; 0: none
-	}{{1, 0}, {2, 0}, {4, 0}, {2, 3}, {2, 62}, {4, 9}, {4, 250}} {
-		w := newSnapWorld(t, 128<<10)
-		before := w.o.Bytes()
-		junk := make([]byte, 128<<10)
-		oldStore(junk)
-		w.c1.Set(junk)
-		table := fmt.Sprint("0 128 snapshot o c1 P ", c.chunk)
-		snap := w.Map("snap", table)
-		for i := range 128 {
-			if i > 0 && i == c.torn {
-				remove(t, w.World, "snap", snap)
-				b := w.c1.Bytes()
-				area := b[512*c.chunk:][:512*c.chunk]
-				next := (i + c.chunk - 1) / c.chunk * 16
-				copy(area[min(next&^511+512, len(area)):], junk[512:])
-				w.c1.Set(b)
-				snap = w.Map("snap", table)
-			}
-			dmtest.Write(t, w.origin, int64(i)*512, fill(1, 512))
-			again := newSnapWorld(t, 128<<10)
-			again.o.Set(w.o.Bytes())
-			again.c1.Set(w.c1.Bytes())
-			sameRead(t, "opened again", again.Map("snap", table), 0, before)
-			if t.Failed() {
-				t.Fatalf("%+v: after %d sectors", c, i+1)
-			}
-		}
 	}
 }
 
@@ -197,8 +72,9 @@ func TestSnapshotsAndTheirOrigin(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsOfTheMoment of the first resume, not of the load; a reload that
-// keeps the COW device keeps the snapshot, suspended or not.
+// TestSnapshotIsOfTheMoment of the first resume, not of the load (dm-fscrypt.md,
+// invariant 30); a reload that keeps the COW device keeps the snapshot, suspended
+// or not.
 func TestSnapshotIsOfTheMoment(t *testing.T) {
 	w := newSnapWorld(t, 256<<10)
 	m := dm.New("snap", dm.Options{})
@@ -250,124 +126,43 @@ func TestSnapshotIsOfTheMoment(t *testing.T) {
 	m.Remove(t.Context(), dm.RemoveOptions{})
 }
 
-// TestFullCOWDevice: the snapshot is invalid, or overflows if a write to it found
-// no room and the table says PO; the origin goes on; an event tells of it; and
-// the store knows it.
-func TestFullCOWDevice(t *testing.T) {
-	for _, c := range []struct {
-		kind     string
-		byOrigin bool
-		status   string
-		writeErr error
-	}{
-		{"P", true, "Invalid", block.ErrIO},
-		{"P", false, "Invalid", block.ErrIO},
-		{"PO", true, "Invalid", block.ErrIO},
-		{"PO", false, "Overflow", block.ErrNoSpace},
-		{"N", true, "Invalid", block.ErrIO},
-		{"N", false, "Invalid", block.ErrIO},
-	} {
-		name := c.kind + " by the snapshot"
-		if c.byOrigin {
-			name = c.kind + " by the origin"
-		}
-		t.Run(name, func(t *testing.T) {
-			w := newSnapWorld(t, 4*4096+512) // room for 2 chunks and metadata, or 4
-			at0 := w.o.Bytes()
-			snap := w.Map("snap", "0 128 snapshot o c1 "+c.kind+" 8")
-			room := 2
-			if c.kind == "N" {
-				room = 4
-			}
-			for i := range room {
-				dmtest.Write(t, w.origin, int64(i)*4096, fill(9, 512))
-			}
-			sameRead(t, "before", snap, 0, at0)
-			event := snap.Event()
-			at := int64(room) * 4096
-			if c.byOrigin {
-				dmtest.Write(t, w.origin, at, fill(9, 512))
-			} else {
-				r := block.Request{Op: block.OpWrite, Off: at, Len: 512, Data: block.Bytes(fill(9, 512))}
-				if err := snap.Do(t.Context(), r); !errors.Is(err, c.writeErr) {
-					t.Errorf("the write that finds no room: %v, want %v", err, c.writeErr)
-				}
-			}
-			if snap.Event() == event {
-				t.Error("no event")
-			}
-			if got := status(snap); !strings.HasSuffix(got, " "+c.status) {
-				t.Errorf("status %q, want %s", got, c.status)
-			}
-			r := block.Request{Op: block.OpRead, Len: 512, Data: block.Bytes(make([]byte, 512))}
-			if err := snap.Do(t.Context(), r); (err == nil) != (c.status == "Overflow") {
-				t.Errorf("a read afterwards: %v", err)
-			}
-			r.Op = block.OpWrite
-			if err := snap.Do(t.Context(), r); !errors.Is(err, c.writeErr) {
-				t.Errorf("a write afterwards: %v, want %v", err, c.writeErr)
-			}
-			if c.status == "Overflow" {
-				sameRead(t, "an overflowed snapshot", snap, 0, at0)
-				dmtest.Write(t, w.origin, at, fill(9, 512)) // now something is lost
-				if got := status(snap); !strings.HasSuffix(got, " Invalid") {
-					t.Errorf("status %q, want Invalid", got)
-				}
-			}
-			dmtest.Write(t, w.origin, 0, fill(8, 64<<10))
-			sameRead(t, "the origin", w.origin, 0, fill(8, 64<<10))
-
-			remove(t, w.World, "snap", snap)
-			if c.kind == "N" {
-				return
-			}
-			if b := w.c1.Bytes(); binary.LittleEndian.Uint32(b[4:]) != 0 || !bytes.HasPrefix(b, []byte("SnAp")) {
-				t.Error("the store says that it is valid")
-			}
-			again := w.Map("again", "0 128 snapshot o c1 P 8")
-			if got := status(again); !strings.HasSuffix(got, " Invalid") {
-				t.Errorf("opened again: status %q, want Invalid", got)
-			}
-			if err := again.Do(t.Context(), r); !errors.Is(err, block.ErrIO) {
-				t.Errorf("opened again: %v", err)
-			}
-		})
-	}
-}
-
-// TestCOWDeviceMayGrow while the snapshot is in use: there is room at once.
-func TestCOWDeviceMayGrow(t *testing.T) {
+// TestSnapshotFlushes: one of the snapshot reaches both devices (dm-fscrypt.md,
+// invariant 12), one of the origin only its own.
+func TestSnapshotFlushes(t *testing.T) {
 	w := newSnapWorld(t, 64<<10)
-	before := w.o.Bytes()
-	w.Map("small", "0 8 linear c1 0")
-	snap := w.Map("snap", "0 128 snapshot o small P 1")
-	for i := range int64(6) { // a header and a metadata area are there too
-		dmtest.Write(t, w.origin, i*512, fill(1, 512))
-	}
-	if got := status(snap); !strings.HasSuffix(got, "8/8 2") {
-		t.Errorf("status %q", got)
-	}
-	w.Reload("small", "0 128 linear c1 0")
-	dmtest.Write(t, w.origin, 0, fill(2, 64*512))
-	if got := status(snap); !strings.HasSuffix(got, "68/128 4") {
-		t.Errorf("status %q", got)
-	}
-	sameRead(t, "the snapshot", snap, 0, before)
-}
-
-// TestStoreFillsItsLastArea: an exception that would leave no room for the area
-// with the end in it is one too many.
-func TestStoreFillsItsLastArea(t *testing.T) {
-	for cow, want := range map[int64]int{34: 31, 35: 32, 36: 33} { // chunks of 512 bytes; 32 fill an area
-		w := newSnapWorld(t, cow*512)
-		snap := w.Map("snap", "0 128 snapshot o c1 P 1")
-		for i := range 64 {
-			dmtest.Write(t, w.origin, int64(i)*512, fill(1, 512))
-			if strings.HasSuffix(status(snap), "Invalid") != (i >= want) {
-				t.Fatalf("%d chunks: %q after %d exceptions, want room for %d", cow, status(snap), i+1, want)
-			}
+	snap := w.Map("snap", "0 128 snapshot o c1 N 8")
+	for i, dev := range []block.Device{w.origin, snap} {
+		before := [2]int64{w.o.Count(block.OpFlush), w.c1.Count(block.OpFlush)}
+		if err := dev.Do(t.Context(), block.Request{Op: block.OpFlush}); err != nil {
+			t.Fatal(err)
+		}
+		got := [2]int64{w.o.Count(block.OpFlush) - before[0], w.c1.Count(block.OpFlush) - before[1]}
+		if want := [2]int64{1, int64(i)}; got != want {
+			t.Errorf("%d: flushes of origin and COW device %v, want %v", i, got, want)
 		}
 	}
+}
+
+// TestOriginEndsInsideAChunk, and inside a block of the COW device, and begins
+// inside a row that begins inside a chunk.
+func TestOriginEndsInsideAChunk(t *testing.T) {
+	w := newSnapWorld(t, 64<<10)
+	w.Disk("odd", 64<<10-1536, 0).Set(w.o.Bytes()[:64<<10-1536])
+	before := w.Device("odd").Info()
+	cow := dmtest.NewRAM(256 << 10)
+	cow.SetInfo(func(i *block.Info) { i.LogicalBlock, i.PhysicalBlock = 4096, 4096 })
+	w.Leaf("big", cow, nil)
+	origin := w.Map("odd-origin", "0 125 snapshot-origin odd")
+	snap := w.Map("snap", "0 8 zero\n8 112 snapshot odd big P 64")
+	want := dmtest.Read(t, snap, 0, 120<<9)
+	for at := int64(0); at < before.Size; at += 512 * 25 {
+		dmtest.Write(t, origin, at, fill(9, 512*25))
+	}
+	sameRead(t, "the snapshot", snap, 0, want)
+	dmtest.Write(t, snap, 4096, fill(8, 8192))
+	copy(want[4096:], fill(8, 8192))
+	sameRead(t, "the snapshot", snap, 0, want)
+	sameRead(t, "the origin", origin, 0, fill(9, int(before.Size)))
 }
 
 // TestSnapshotDiscards: without options none; discard_zeroes_cow zeroes whole
@@ -479,25 +274,9 @@ func TestSnapshotRefuses(t *testing.T) {
 	}
 }
 
-// TestSnapshotHeaderWins over the table for the size of a chunk, and is the size
-// that the table prints.
-func TestSnapshotHeaderWins(t *testing.T) {
-	w := newSnapWorld(t, 64<<10)
-	snap := w.Map("snap", "0 128 snapshot o c1 P 4")
-	dmtest.Write(t, snap, 0, fill(1, 512))
-	remove(t, w.World, "snap", snap)
-	again := w.Map("again", "0 128 snapshot o c1 PO 64")
-	if got, want := strings.TrimSpace(again.TableText(false, dm.StatusTable)), "0 128 snapshot o c1 PO 4"; got != want {
-		t.Errorf("table %q, want %q", got, want)
-	}
-	if got := strings.TrimSpace(w.Map("usual", "0 128 snapshot o c2 P 0").TableText(false, dm.StatusTable)); got != "0 128 snapshot o c2 P 32" {
-		t.Errorf("table %q", got)
-	}
-}
-
 // TestSnapshotKeepsOutPlaintext: with a key, what lies on the origin and on the
 // COW device is ciphertext, that of one data unit wherever the unit is, and each
-// device gives its own data back.
+// device gives its own data back (dm-fscrypt.md, invariants 4 and 46).
 func TestSnapshotKeepsOutPlaintext(t *testing.T) {
 	for _, slots := range []int{0, 2} {
 		w := dmtest.New(t)
@@ -509,7 +288,8 @@ func TestSnapshotKeepsOutPlaintext(t *testing.T) {
 }
 
 // TestSnapshotRefusesMarks over default-key, which would encrypt what is copied
-// once more: the mark is refused, never lost; elsewhere it means nothing.
+// once more: the mark is refused, never lost (dm-fscrypt.md, invariant 68);
+// elsewhere it means nothing.
 func TestSnapshotRefusesMarks(t *testing.T) {
 	w := newSnapWorld(t, 64<<10)
 	w.AddKey("k", fill(3, 32))
@@ -578,51 +358,4 @@ func TestTransientSnapshotConforms(t *testing.T) {
 		w.Disk("b", 1<<20, 0)
 		return w.Map("vol", "0 2048 snapshot a b N 8 1 discard_zeroes_cow")
 	}, blocktest.Options{FewBlocks: true})
-}
-
-// FuzzSnapshotStore: a COW device with any metadata is refused, or its snapshot
-// can be read and written, and reads the same when it is opened again.
-func FuzzSnapshotStore(f *testing.F) {
-	store := func(words ...uint64) []byte {
-		b := make([]byte, 8*len(words))
-		for i, n := range words {
-			binary.LittleEndian.PutUint64(b[8*i:], n)
-		}
-		return b
-	}
-	header := store(1<<32|0x70416e53, 1<<32|1)
-	f.Add(append([]byte{}, header...), store(5, 2, 6, 3))
-	f.Add(store(0x70416e53, 1<<32|1), store(5, 2))
-	f.Add(store(1<<32|0x70416e53, 8<<32|1), store(1<<40, 2, 1, 0, 9, 9))
-	f.Add(store(0, 0), store(5, 2))
-	f.Add(append([]byte{}, header...), store(5, 4, 6, 3, 1, 2, 9, 40))
-	f.Fuzz(func(t *testing.T, head, area []byte) {
-		w := newSnapWorld(t, 32<<10)
-		image := make([]byte, 32<<10)
-		copy(image, head[:min(len(head), 512)])
-		copy(image[512:], area[:min(len(area), 16<<10)])
-		w.c1.Set(image)
-		const table = "0 128 snapshot o c1 P 0"
-		tab, err := w.Parse(table)
-		if err != nil {
-			return
-		}
-		if err := tab.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		snap := w.Map("snap", table)
-		if strings.HasSuffix(status(snap), "Invalid") {
-			return
-		}
-		before := dmtest.Read(t, snap, 0, 64<<10)
-		for i := range int64(5) {
-			dmtest.Write(t, w.origin, i*9000&^511, fill(1, 512))
-			if strings.HasSuffix(status(snap), "Invalid") {
-				return // full
-			}
-		}
-		sameRead(t, "after writes to the origin", snap, 0, before)
-		remove(t, w.World, "snap", snap)
-		sameRead(t, "opened again", w.Map("snap", table), 0, before)
-	})
 }
