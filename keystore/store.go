@@ -172,6 +172,12 @@ func (s *Store) Use(name string, size int, c blkcrypto.Config, weak bool) (*blkc
 	}
 	v := variant{c, weak}
 	d := e.derived[v]
+	if d != nil && d.key.Evicted() {
+		// By a reload that revokes: that key is dead to the tables that have it,
+		// and not what it was made of to others.
+		e.left = append(e.left, d.key)
+		d = nil
+	}
 	if d == nil {
 		k, err := e.derive(v)
 		if err != nil {
@@ -207,8 +213,8 @@ func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) er
 	s.mu.Lock()
 	d.users--
 	e.users--
-	last := d.users == 0 && e.derived[v] == d
-	if last {
+	last := d.users == 0 && (e.derived[v] == d || !e.evicting && slices.Contains(e.left, d.key))
+	if last && e.derived[v] == d {
 		delete(e.derived, v)
 		e.left = append(e.left, d.key)
 	}

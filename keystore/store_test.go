@@ -93,6 +93,31 @@ func TestUsersOfOneConfigShareOneKey(t *testing.T) {
 	}
 }
 
+// A reload that revokes kills a key which other tables have too: to those it is
+// dead, and not to whoever names it next.
+func TestARevokedKeyIsMadeAnewForOthers(t *testing.T) {
+	var s Store
+	add(t, &s, "k")
+	a, relA := use(t, &s, "k", 4096)
+	m := program(t, a)
+	if _, err := a.Revoke(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, relB := use(t, &s, "k", 4096)
+	if b == a || b.Evicted() {
+		t.Fatal("a key that has been revoked was handed out") // dm-fscrypt.md invariant 56
+	}
+	if err := relA(t.Context()); err != nil || b.Evicted() {
+		t.Errorf("release of the old one: %v, the new one evicted %v", err, b.Evicted())
+	}
+	if err := relB(t.Context()); err != nil || !b.Evicted() || m.Stats().Resident != 0 {
+		t.Errorf("release of the new one: %v, evicted %v, %d resident", err, b.Evicted(), m.Stats().Resident)
+	}
+	if e := s.entries["k"]; len(e.left) != 0 || len(e.derived) != 0 {
+		t.Errorf("%d keys are left, %d derived", len(e.left), len(e.derived))
+	}
+}
+
 func TestUseChecksTheReference(t *testing.T) {
 	var s Store
 	add(t, &s, "k")
