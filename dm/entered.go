@@ -133,7 +133,7 @@ func (m *Mapped) dropped(t *Table) (all []resident) {
 	for _, leaf := range t.leaves() {
 		others := leaf.sources()
 		for k := range keys {
-			if !k.Dead() && !slices.ContainsFunc(others, func(s source) bool { return s.has(k, t) }) {
+			if !slices.ContainsFunc(others, func(s source) bool { return s.has(k, t) }) {
 				all = append(all, resident{leaf.Engine(), k})
 			}
 		}

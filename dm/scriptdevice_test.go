@@ -214,7 +214,7 @@ func cmdRemove(w *scriptWorld, a *scriptArgs) scriptDo {
 
 func cmdKeep(w *scriptWorld, a *scriptArgs) scriptDo {
 	m := w.device(a)
-	return func(context.Context) (string, error) { m.CancelDeferred(); return "", nil }
+	return func(context.Context) (string, error) { return "", m.CancelDeferred() }
 }
 
 func cmdRename(w *scriptWorld, a *scriptArgs) scriptDo {

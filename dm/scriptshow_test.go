@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -112,6 +113,7 @@ func cmdSample(w *scriptWorld, a *scriptArgs) scriptDo {
 		for ctx.Err() == nil {
 			p := m.Info().Crypto
 			seen[p.String()] = true
+			runtime.Gosched()
 		}
 		return strings.Join(slices.Sorted(maps.Keys(seen)), "\n") + "\n", nil
 	}
