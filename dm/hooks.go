@@ -89,7 +89,7 @@ func (m *Mapped) drain(ctx context.Context) error {
 		t.pause()
 	}
 	err := m.gate.Close(ctx)
-	if err != nil && t != nil {
+	if err != nil && t != nil && !m.suspended.Load() {
 		t.unpause()
 	}
 	return err

@@ -5,6 +5,7 @@ package dm_test
 import (
 	"bytes"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"keyway/blkcrypto"
@@ -205,7 +206,7 @@ func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
 				if err := b.Device("vol").Suspend(w.Ctx, dm.SuspendOptions{}); err != nil {
 					w.Fatal(err)
 				}
-				gone := false
+				var gone atomic.Bool
 				w.Go("write", func() {
 					served := b.write(vol, k, 0, block4k, blkcrypto.ErrKeyEvicted)
 					if d.Count(block.OpWrite) == 2 != served {
@@ -217,12 +218,13 @@ func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
 					} else {
 						w.Outcome("refused")
 					}
-					if served && gone {
+					if served && gone.Load() {
 						w.Error("a request was served after the eviction of its key had ended (invariant 51)")
 					}
 				})
 				w.Go("evict", func() {
-					if gone = c.evict(b, k); gone {
+					if c.evict(b, k) {
+						gone.Store(true)
 						b.wantGone(k)
 					}
 				})
@@ -232,7 +234,7 @@ func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
 					}
 				})
 				w.Check(func() {
-					if gone {
+					if gone.Load() {
 						b.wantGone(k)
 					} else {
 						b.write(vol, k, 4096, block4k) // refusing has changed nothing

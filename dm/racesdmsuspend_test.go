@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"keyway/block"
 	"keyway/dm"
@@ -144,47 +145,59 @@ func TestDMRace16SuspendInterrupted(t *testing.T) {
 }
 
 // Race 16 with the removal of a suspended device that is interrupted: the device is
-// suspended as it was, and the request that came meanwhile waits on (invariants 18
-// and 22).
+// suspended as it was, the request that came meanwhile waits on, and a target that has
+// work of its own, the copying of a mirror, does not begin it (invariants 18 and 22).
 func TestDMRace16RemovalOfASuspendedDeviceInterrupted(t *testing.T) {
-	interleave.Run(t, interleave.Race{
-		Points:   []string{"block: entering", "block: closed", "dm: removing", "dm: admitted"},
-		Outcomes: []string{"removed", "interrupted"},
-		World: func(w *interleave.World) {
-			b := newBlkWorld(w)
-			d := b.disk("a", nil)
-			if err := b.Map("vol", "0 128 linear a 0").Close(); err != nil {
-				w.Fatal(err)
-			}
-			vol := b.Device("vol")
-			if err := vol.Suspend(w.Ctx, dm.SuspendOptions{}); err != nil {
-				w.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(w.Ctx)
-			w.Go("interrupt", cancel)
-			w.Go("write", func() {
-				if err := b.writePlain("vol"); err != nil && !errors.Is(err, block.ErrClosed) {
-					w.Errorf("write: %v", err)
-				}
+	for name, table := range map[string]string{"linear": onto("a"), "mirror": "0 128 mirror core 1 16 2 a 0 b 0"} {
+		t.Run(name, func(t *testing.T) {
+			interleave.Run(t, interleave.Race{
+				Points:   []string{"block: entering", "block: closed", "dm: removing", "dm: admitted"},
+				Outcomes: []string{"removed", "interrupted"},
+				World: func(w *interleave.World) {
+					b := newBlkWorld(w)
+					d := b.disk("a", nil)
+					b.disk("b", nil)
+					if err := b.Map("vol", table).Close(); err != nil {
+						w.Fatal(err)
+					}
+					vol := b.Device("vol")
+					if err := vol.Suspend(w.Ctx, dm.SuspendOptions{}); err != nil {
+						w.Fatal(err)
+					}
+					read := d.Count(block.OpRead)
+					ctx, cancel := context.WithCancel(w.Ctx)
+					w.Go("interrupt", cancel)
+					w.Go("write", func() {
+						if err := b.writePlain("vol"); err != nil && !errors.Is(err, block.ErrClosed) {
+							w.Errorf("write: %v", err)
+						}
+					})
+					w.Go("remove", func() {
+						err := vol.Remove(ctx, dm.RemoveOptions{})
+						if err == nil {
+							w.Outcome("removed")
+							return
+						}
+						w.Outcome("interrupted")
+						if !errors.Is(err, context.Canceled) {
+							w.Errorf("remove: %v", err)
+						}
+						w.Sleep(time.Second)
+						if writes, reads := d.Count(block.OpWrite), d.Count(block.OpRead)-read; writes+reads != 0 || !vol.State().Suspended {
+							w.Errorf("the removal was interrupted: %d writes and %d reads came to the disk of a suspended device (invariant 18)", writes, reads)
+						}
+						if name == "linear" {
+							if err := vol.Resume(w.Ctx); err != nil {
+								w.Errorf("resume: %v", err)
+							}
+							return
+						}
+						if err := vol.Remove(w.Ctx, dm.RemoveOptions{}); err != nil {
+							w.Errorf("remove again: %v", err)
+						}
+					})
+				},
 			})
-			w.Go("remove", func() {
-				err := vol.Remove(ctx, dm.RemoveOptions{})
-				if err == nil {
-					w.Outcome("removed")
-					return
-				}
-				w.Outcome("interrupted")
-				if !errors.Is(err, context.Canceled) {
-					w.Errorf("remove: %v", err)
-				}
-				w.At("interrupted")
-				if n := d.Count(block.OpWrite); n != 0 || !vol.State().Suspended {
-					w.Errorf("the removal was interrupted: %d writes came to the disk of a suspended device (invariant 18)", n)
-				}
-				if err := vol.Resume(w.Ctx); err != nil {
-					w.Errorf("resume: %v", err)
-				}
-			})
-		},
-	})
+		})
+	}
 }
