@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 	"keyway/keyslot"
 )
 
@@ -175,6 +176,7 @@ func (m *Mapped) Wait(ctx context.Context, n uint64) (uint64, error) {
 		if now != n {
 			return now, nil
 		}
+		point.At("dm: waiting for an event")
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -304,7 +304,13 @@ func TestRemoveOfOpenAndSuspendedDevices(t *testing.T) {
 	if err := m.Remove(t.Context(), dm.RemoveOptions{Deferred: true}); err != nil {
 		t.Fatal(err)
 	}
-	m.CancelDeferred()
+	// Another that does not wait leaves the one that does in place.
+	if err := m.Remove(t.Context(), dm.RemoveOptions{}); !errors.Is(err, block.ErrBusy) || !m.State().DeferredRemove {
+		t.Errorf("removal of an open device: %v, deferred: %v", err, m.State().DeferredRemove)
+	}
+	if err := m.CancelDeferred(); err != nil {
+		t.Fatal(err)
+	}
 	h2, err := m.Open("another")
 	if err != nil {
 		t.Fatal(err)

@@ -23,43 +23,57 @@ func (m *Mapped) Remove(ctx context.Context, o RemoveOptions) error {
 		return err
 	}
 	defer m.unlock()
-	graph.mu.Lock()
-	open := m.holders()
-	if m.removed {
-		graph.mu.Unlock()
-		return fmt.Errorf("device %q: %w", m.Name(), ErrRemoved)
-	}
-	m.deferred = o.Deferred && len(open) > 0
-	deferred := m.deferred
-	graph.mu.Unlock()
-	switch {
-	case deferred:
-		return nil
-	case len(open) > 0:
-		return fmt.Errorf("device %q: %w by %s", m.Name(), block.ErrBusy, strings.Join(open, ", "))
+	if begun, err := m.beginRemoval(o.Deferred); !begun {
+		return err
 	}
 	return m.teardown(ctx)
 }
 
-// CancelDeferred takes back a deferred removal that has not happened yet.
-func (m *Mapped) CancelDeferred() {
+// beginRemoval decides whether m is removed now, and if so nobody opens it any more;
+// or at its last close, if later is set and it is open. The caller has the token.
+func (m *Mapped) beginRemoval(later bool) (begun bool, err error) {
 	graph.mu.Lock()
 	defer graph.mu.Unlock()
+	switch open := m.holders(); {
+	case m.removed:
+		return false, fmt.Errorf("device %q: %w", m.name, ErrRemoved)
+	case len(open) == 0:
+		m.removed = true
+		return true, nil
+	case later:
+		m.deferred = true
+		return false, nil
+	default: // one that was put off before remains so
+		return false, fmt.Errorf("device %q: %w by %s", m.name, block.ErrBusy, strings.Join(open, ", "))
+	}
+}
+
+// CancelDeferred takes back a deferred removal, unless it has begun: then it
+// returns ErrRemoved (dm-fscrypt.md, invariant 33).
+func (m *Mapped) CancelDeferred() error {
+	graph.mu.Lock()
+	defer graph.mu.Unlock()
+	if m.removed {
+		return fmt.Errorf("device %q: %w", m.name, ErrRemoved)
+	}
 	m.deferred = false
+	return nil
 }
 
 // removeDeferred removes m after its last close, unless somebody opened it
 // again or cancelled.
 func (m *Mapped) removeDeferred() {
+	point.At("dm: last close")
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	err := m.lock(ctx)
 	if err == nil {
 		defer m.unlock()
 		graph.mu.Lock()
-		still := m.deferred && !m.removed && len(m.handles) == 0
+		begun := m.deferred && !m.removed && len(m.handles) == 0
+		m.removed = m.removed || begun // in the section that looked: a cancellation comes before or too late
 		graph.mu.Unlock()
-		if still {
+		if begun {
 			err = m.teardown(ctx)
 		}
 	}
@@ -68,15 +82,8 @@ func (m *Mapped) removeDeferred() {
 	}
 }
 
-// teardown ends the device. The caller has the token, and nobody has it open.
+// teardown ends the device, whose removal has begun. The caller has the token.
 func (m *Mapped) teardown(ctx context.Context) error {
-	graph.mu.Lock()
-	if open := m.holders(); len(open) > 0 {
-		graph.mu.Unlock()
-		return fmt.Errorf("device %q: %w by %s", m.Name(), block.ErrBusy, strings.Join(open, ", "))
-	}
-	m.removed = true // no new handles
-	graph.mu.Unlock()
 	point.At("dm: removing")
 	if err := m.drain(ctx); err != nil {
 		graph.mu.Lock()

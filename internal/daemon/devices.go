@@ -366,7 +366,9 @@ func (d *Daemon) message(ctx context.Context, name string, r control.Message) (c
 			return control.Text{}, fmt.Errorf("message %s takes no arguments", r.Words[0])
 		}
 		_, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
-			m.CancelDeferred()
+			if err := m.CancelDeferred(); err != nil {
+				return err
+			}
 			d.edit(v, func(s *deviceSpec) { s.Deferred = false })
 			return nil
 		})
