@@ -85,15 +85,20 @@ func (h *snapHistory) boot(medium []byte, left int) {
 	}
 	h.World = dmtest.New(h.t)
 	h.Leaf("disk", h.disk, nil)
-	h.Map("o", "0 128 linear disk 0")
-	h.Map("c0", "0 256 linear disk 128")
-	h.Map("c1", "0 256 linear disk 384")
+	snapTables(h.World)
 	h.devs = nil
 	h.add("origin", "0 128 snapshot-origin o")
 	h.add("s0", "0 128 snapshot o c0 "+h.kind)
 	h.disk.mu.Lock()
 	h.disk.left = left
 	h.disk.mu.Unlock()
+}
+
+// snapTables makes the origin and two COW devices on one disk.
+func snapTables(w *dmtest.World) {
+	w.Map("o", "0 128 linear disk 0")
+	w.Map("c0", "0 256 linear disk 128")
+	w.Map("c1", "0 256 linear disk 384")
 }
 
 func (h *snapHistory) add(name, table string) *snapDev {
@@ -332,21 +337,24 @@ func TestSnapshotCrashAtEveryRequest(t *testing.T) {
 			h.shutdown()
 
 			what := fmt.Sprintf("%s: the power fails at request %d", kind, points)
-			for range 5 {
+			for range 6 {
 				medium := h.disk.Crash(h.rnd.Uint64())
 				for _, life := range []string{"", ", and then goes on"} {
-					after := &snapHistory{t: t, kind: kind, rnd: h.rnd}
-					after.boot(medium, 1<<40)
-					if !strings.HasSuffix(status(after.devs[1].Handle), "Invalid") {
-						sameRead(t, what+life, after.devs[1], 0, make([]byte, snapSize))
+					w, disk := dmtest.New(t), dmtest.NewRAM(int64(len(medium)))
+					disk.Set(medium)
+					w.Leaf("disk", disk, nil)
+					snapTables(w)
+					origin, snap := w.Map("origin", "0 128 snapshot-origin o"), w.Map("s0", "0 128 snapshot o c0 "+kind)
+					if !strings.HasSuffix(status(snap), "Invalid") {
+						sameRead(t, what+life, snap, 0, make([]byte, snapSize))
 					} else if kind == "P 1" {
 						t.Errorf("%s%s: invalid", what, life)
 					}
-					for i := range int64(33) {
-						dmtest.Write(t, after.devs[0], i<<9, fill(2, 512))
+					for _, n := range []int{1, 32} {
+						dmtest.Write(t, origin, int64(n)<<9, fill(2, n<<9))
 					}
-					after.shutdown()
-					medium = after.disk.Read(0, int64(len(medium)))
+					remove(t, w, "s0", snap)
+					medium = disk.Bytes()
 				}
 			}
 			if t.Failed() {
