@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"keyway/blkcrypto"
+	"keyway/internal/point"
 	"keyway/internal/secret"
 )
 
@@ -219,14 +220,17 @@ func (s *Store) release(ctx context.Context, e *entry, v variant, d *derived) er
 		e.left = append(e.left, d.key)
 	}
 	forget := e.desc.Auto && e.users == 0 && !e.evicting
+	e.evicting = e.evicting || forget // whoever comes now is refused, and not given a key that is about to go
 	s.mu.Unlock()
 	if forget {
+		point.At("keystore: forgetting")
 		_, err := s.evict(ctx, e, EvictOptions{})
 		return err
 	}
 	if !last {
 		return nil
 	}
+	point.At("keystore: given back")
 	_, err := d.key.Evict(ctx)
 	if err == nil {
 		s.mu.Lock()
@@ -267,6 +271,7 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 	if o.Force {
 		evict = (*blkcrypto.Key).Revoke
 	}
+	point.At("keystore: withdrawn")
 	var errs []error
 	for _, k := range keys {
 		r, err := evict(k, ctx)
@@ -283,6 +288,7 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 		s.mu.Unlock()
 	}
 
+	point.At("keystore: evicted")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.bytes != nil {
