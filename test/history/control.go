@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 
 	"keyway/blkcrypto"
 	"keyway/block"
@@ -83,6 +82,7 @@ func (h *history) create(r *rand.Rand) error {
 	c.finish = func() error {
 		d.coming = nil
 		if err == nil {
+			h.replaced = true
 			d.become(t, window{c.from, h.step})
 		}
 		return h.outcome(c, err, nil)
@@ -272,6 +272,7 @@ func (h *history) resumeOf(d *device, parent context.Context) error {
 		if err == nil {
 			if t != nil {
 				h.flushed(d, c, dm.SuspendOptions{})
+				h.replaced = true
 				d.become(t, window{c.from, h.step})
 				d.loaded = nil
 			}
@@ -337,112 +338,11 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 				k.dead = h.step
 			}
 			h.flushed(d, c, o)
+			h.replaced = true
 			d.become(t, window{c.from, h.step})
 			d.loaded, d.paused = nil, false
 		}
 		return h.outcome(c, err, want)
 	}
 	return h.start(c, func() { err = h.real(d).Reload(ctx, real, o) })
-}
-
-// open reports whether a table or a request has d open.
-func (h *history) open(d *device) bool {
-	if d.handles > 0 {
-		return true
-	}
-	for _, u := range h.mapped {
-		for _, t := range h.tablesOf(u) {
-			if slices.Contains(t.devices(), d) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func (h *history) remove(r *rand.Rand) error {
-	d := h.change(r)
-	if d == nil {
-		return nil
-	}
-	h.logf("remove %s", d.name)
-	var want, err error
-	if h.open(d) {
-		want = block.ErrBusy
-	}
-	m := h.real(d)
-	ctx, cancel := context.WithTimeout(h.ctx, patience)
-	c := &call{what: "remove " + d.name, dev: d, control: true}
-	c.finish = func() error {
-		cancel()
-		if err == nil {
-			h.forget(d)
-		}
-		if h.kind == Concurrent && (err == nil || errors.Is(err, block.ErrBusy)) {
-			return nil // requests come and go
-		}
-		return h.outcome(c, err, want)
-	}
-	return h.start(c, func() { err = m.Remove(ctx, dm.RemoveOptions{}) })
-}
-
-// forget ends the life of d.
-func (h *history) forget(d *device) {
-	d.become(nil, h.nowWindow())
-	d.gone, d.loaded, d.paused = true, nil, false
-	h.put(d.name, nil)
-	h.mapped = slices.DeleteFunc(h.mapped, func(u *device) bool { return u == d })
-	h.starts = slices.DeleteFunc(h.starts, func(s *started) bool { return s.dev == d })
-}
-
-// rename gives a device another name; tables go on with what they opened.
-func (h *history) rename(r *rand.Rand) error {
-	d := h.change(r)
-	if d == nil || d.handles > 0 || h.busy() {
-		return nil
-	}
-	h.born++
-	name := fmt.Sprintf("%s-%d", strings.SplitN(d.born, "-", 2)[0], h.born)
-	h.logf("rename %s to %s", d.name, name)
-	m := h.real(d)
-	m.Rename(name)
-	h.put(d.name, nil)
-	h.put(name, m)
-	d.name = name
-	if got := m.Name(); got != name {
-		return fmt.Errorf("is called %q", got)
-	}
-	return nil
-}
-
-// message makes bad blocks, or sends regions another way.
-func (h *history) message(r *rand.Rand) error {
-	d := h.change(r)
-	if d == nil || d.live() == nil {
-		return nil
-	}
-	w := pick(r, d.live().rows)
-	var words []string
-	switch {
-	case w.kind == "dust" && !w.dusty:
-		words, w.dusty = []string{"enable"}, true
-	case w.kind == "dust" && oneIn(r, 4):
-		words, w.dusty = []string{"disable"}, false
-	case w.kind == "dust":
-		b := (w.offs[0] + r.Int64N(w.end-w.start)) / w.unit
-		if _, is := w.bad[b]; is {
-			return nil
-		}
-		words = []string{"addbadblock", fmt.Sprint(b)}
-		w.bad[b] = true
-	case w.kind == "switch":
-		i, path := r.IntN(len(w.regions)), r.IntN(len(w.devs))
-		words = []string{"set_region_mappings", fmt.Sprintf("%x:%x", i, path)}
-		w.regions[i] = path
-	default:
-		return nil
-	}
-	h.logf("message %s %d %v", d.name, w.start/sector, words)
-	_, err := h.real(d).Message(background, w.start/sector, words)
-	return err
 }

@@ -130,7 +130,7 @@ func (h *history) rebuild(left map[*leaf][]byte) error {
 	was := h.mapped
 	h.mapped = nil
 	for _, d := range was { // each stands on older ones, or on tables newer than itself
-		d.paused, d.loaded, d.coming = false, nil, nil
+		d.paused, d.last, d.loaded, d.coming = false, false, nil, nil
 	}
 	for progress := true; progress; {
 		progress = false

@@ -18,6 +18,7 @@ type device struct {
 	coming  *life  // the table that a change under way makes live, if it succeeds
 	paused  bool   // suspended
 	gone    bool   // removed
+	last    bool   // to be removed when nobody has it open any more
 	changes int    // steps under way that change it
 	handles int    // requests under way that have it open
 	seen    bool   // on the way (traced: of a context) that is being followed: tables of different times may form circles

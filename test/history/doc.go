@@ -16,7 +16,7 @@
 //
 // The files, from the bottom: cipher and versions are the model of one leaf;
 // device, place and judge that of the stack. engine and leaf are what the product
-// gets to stand on, world is its environment. steps, request, control and keys
-// are what may happen, settle is what is checked when nothing is under way, and
+// gets to stand on, world is its environment. steps, fill and request, tables and
+// control, removal, keys and crash are what may happen, settle is what is checked when nothing is under way, and
 // run carries it all out.
 package history

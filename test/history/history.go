@@ -46,10 +46,12 @@ type history struct {
 	ctx           context.Context // of everything that waits
 	cancel        context.CancelFunc
 	step          int
-	begun         int // requests so far
-	lastChange    int // the last step in which tables changed
-	lastFault     int // the last step in which an engine failed on purpose
-	fallbackFault int // or the fallback
+	begun         int            // requests so far
+	replaced      bool           // a live table has gone since the last look
+	excused       map[stray]bool // keys that stay where they have no way
+	lastChange    int            // the last step in which tables changed
+	lastFault     int            // the last step in which an engine failed on purpose
+	fallbackFault int            // or the fallback
 	calls         []*call
 	finishing     []*call   // that are done, and not yet compared
 	owed          []*ioCall // writes of which it was not known where they went
@@ -135,6 +137,9 @@ func (h *history) collect() error {
 		}
 	}
 	if changed {
+		if err := h.reap(); err != nil && failed == nil {
+			failed = err
+		}
 		for _, d := range h.mapped {
 			if d.circles() {
 				return fmt.Errorf("%s stands on itself (dm-fscrypt.md, invariant 35)", d.name)
@@ -217,6 +222,8 @@ func (h *history) setup() error {
 	if h.variant == oneSlot {
 		h.slots = 1
 	}
+	h.excused = map[stray]bool{}
+	h.excused = map[stray]bool{}
 	h.ctx, h.cancel = context.WithCancel(background)
 	var err error
 	if h.world, err = newWorld(h.slots); err != nil {
