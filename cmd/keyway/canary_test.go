@@ -89,9 +89,13 @@ func TestKeysAreNowhere(t *testing.T) {
 	if err := notify.Ready(done, time.Minute); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
+	client, err := clientDir()
+	if err != nil {
+		t.Fatal(err)
+	}
 	run := func(ok bool, stdin []byte, args ...string) {
 		t.Helper()
-		cmd := exec.Command(bin, args...)
+		cmd := exec.Command(filepath.Join(client, "keyway"), args...)
 		cmd.Env, cmd.Dir = env, dir
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &out
 		if err := cmd.Run(); (err == nil) != ok {

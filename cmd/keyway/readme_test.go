@@ -47,7 +47,7 @@ func TestReadmeTourWorks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"KEYWAY_SOCKET=" + filepath.Join(dir, "c.sock"), "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	env := []string{"KEYWAY_SOCKET=" + filepath.Join(dir, "c.sock"), "HOME=" + dir, "PATH=" + clientPath(t)}
 	server := exec.Command(bin, "serve", "--config", "keyway.toml", "--state", "st")
 	server.Dir, server.Env = dir, append(env, notify.Env())
 	var log syncedBuffer

@@ -20,7 +20,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"keyway": main})
+	testscript.Main(tests{m}, map[string]func(){"keyway": main})
+}
+
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer removeClient()
+	return t.M.Run()
 }
 
 // TestScripts runs the transcripts under testdata: the command line as a user
@@ -49,6 +56,7 @@ func TestScripts(t *testing.T) {
 			e.Values["daemon"] = d
 			e.Defer(func() { d.kill(); os.RemoveAll(dir) })
 			e.Setenv("D", dir)
+			e.Setenv("PATH", clientPath(t)+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("KEYWAY_SOCKET", filepath.Join(dir, "c.sock"))
 			e.Setenv("XDG_RUNTIME_DIR", dir)
 			return nil
@@ -98,12 +106,8 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if d.cmd != nil {
 		ts.Fatalf("the daemon runs already")
 	}
-	path := ""
-	for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
-		if p := filepath.Join(dir, "keyway"); path == "" && exec.Command("test", "-x", p).Run() == nil {
-			path = p
-		}
-	}
+	path, err := exec.LookPath("keyway")
+	ts.Check(err)
 	notify, err := spawn.NewNotify(filepath.Join(d.dir, "notify"))
 	ts.Check(err)
 	args = append([]string{"serve", "--state", ts.MkAbs("st")}, args...)

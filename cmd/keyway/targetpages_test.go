@@ -48,7 +48,7 @@ func runPage(t *testing.T, bin, page string) {
 	if err := os.WriteFile(filepath.Join(dir, "keyway.toml"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"KEYWAY_SOCKET=" + filepath.Join(dir, "c.sock"), "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	env := []string{"KEYWAY_SOCKET=" + filepath.Join(dir, "c.sock"), "HOME=" + dir, "PATH=" + clientPath(t)}
 	server := exec.Command(bin, "serve", "--config", "keyway.toml", "--state", "st")
 	server.Dir, server.Env = dir, append(env, notify.Env())
 	var log syncedBuffer
