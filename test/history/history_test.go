@@ -9,7 +9,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("history.seed", 0, "the first seed; 0 takes another one each time")
-	timeFlag  = flag.Duration("history.time", 0, "how long to run; 0: a minute, or 5 s with -short")
+	timeFlag  = flag.Duration("history.time", 0, "how long to run; 0: 30 s, or 5 s with -short")
 	kindFlag  = flag.String("history.kind", "", "only histories of one kind: sequential, concurrent or twins")
 	countFlag = flag.Int("history.count", 0, "how many histories to run; 0: as many as there is time for")
 )
@@ -26,7 +26,7 @@ func TestHistories(t *testing.T) {
 		seed = uint64(time.Now().UnixNano()) << 8 // so that seeds of two runs do not meet
 	}
 	if budget == 0 {
-		budget = time.Minute
+		budget = 30 * time.Second // CI runs everything twice
 		if testing.Short() {
 			budget = 5 * time.Second
 		}
