@@ -2,7 +2,7 @@ package target
 
 // exceptions are the exceptions of a snapshot, by chunk of the origin. Where
 // both numbers are below 2^32, that is up to 16 TiB in the smallest usual chunks,
-// one takes 8 bytes and its share of the map, about 14 in all.
+// one takes 8 bytes and its share of the map, about 16 in all.
 type exceptions struct {
 	near map[uint32]uint32
 	far  map[int64]int64
