@@ -321,6 +321,9 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 	var revoked []*keyUse
 	if o.Revoke && !h.cycle(d, t) {
 		revoked = h.stranded(d, t)
+		for _, k := range revoked {
+			k.killed = h.step
+		}
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, patience)
 	c := &call{what: "reload " + d.name, dev: d, control: true}

@@ -47,6 +47,7 @@ type history struct {
 	cancel        context.CancelFunc
 	step          int
 	begun         int            // requests so far
+	lastWait      int            // the last step before which all that had begun was blocked or done
 	replaced      bool           // a live table has gone since the last look
 	excused       map[stray]bool // keys that stay where they have no way
 	lastChange    int            // the last step in which tables changed
@@ -316,6 +317,7 @@ func (h *history) real(d *device) *dm.Mapped { return h.device(d.name) }
 func (h *history) wait() error {
 	if h.kind == Concurrent {
 		synctest.Wait()
+		h.lastWait = h.step
 		for _, c := range h.calls {
 			if c.closes != nil {
 				c.closes.seal(c.from, h.step)

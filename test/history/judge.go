@@ -181,11 +181,14 @@ func (h *history) promised(d *device, marked bool) bool {
 // judgeKey says how a request may end that needs key k.
 func (h *history) judgeKey(v *verdict, k *keyUse, w window) {
 	for _, c := range append(slices.Clone(h.calls), h.finishing...) {
-		if c.idles == k {
+		if c.idles == k && k.closed == 0 {
 			v.may(blkcrypto.ErrKeyEvicted)
 		}
 	}
-	switch {
+	switch killed := k.killed != 0 && k.killed <= w.to; {
+	case !killed && w.from < k.counted:
+		// It used the key before the eviction began, which waits for it
+		// (dm-fscrypt.md, invariant 52).
 	case k.closed == 0 || k.closed > w.to:
 	case k.sealed != 0 && k.sealed < w.from:
 		v.must(blkcrypto.ErrKeyEvicted)

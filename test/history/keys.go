@@ -139,7 +139,10 @@ func (h *history) evictKey(k *keyUse, how string, ctx context.Context) error {
 	} else {
 		c.closes = k
 		if k.closed == 0 {
-			k.closed = h.step
+			k.closed, k.counted = h.step, h.lastWait
+		}
+		if strings.HasPrefix(how, "revoke") && k.killed == 0 {
+			k.killed = h.step
 		}
 	}
 	c.finish = func() error {
@@ -318,6 +321,9 @@ func (h *history) repair() error {
 	}
 	if h.kind == Concurrent && len(h.calls) > 0 {
 		return nil
+	}
+	for _, e := range h.engines() {
+		e.setHold(false)
 	}
 	time.Sleep(3 * time.Minute)
 	if err := h.wait(); err != nil {

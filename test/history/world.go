@@ -40,6 +40,8 @@ type keyUse struct {
 	// new request is served, after which nothing has the key any more. Guarded by
 	// world.mu for keys of tables.
 	closed, sealed, dead int
+	counted              int // requests of earlier steps had surely begun when the eviction was asked for
+	killed               int // the step from which on the key is revoked, 0: it is not
 
 	uses int              // by tables; guarded by world.mu
 	sent map[*device]bool // where the upper layer has sent requests with it
