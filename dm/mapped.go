@@ -162,10 +162,14 @@ func (m *Mapped) noTable() error {
 	return fmt.Errorf("%w: %w", block.ErrIO, ErrNoTable)
 }
 
-// Info describes the device under its live table; without one it has no size.
+// Info describes the device under its live table; without one it has no size. What
+// it serves natively is what was published last, in one piece: the devices beneath,
+// asked one by one, might not agree (dm-fscrypt.md, invariant 42).
 func (m *Mapped) Info() block.Info {
 	if t := m.live.Load(); t != nil {
-		return t.Info()
+		i := t.Info()
+		i.Crypto = *m.cryptoProfile()
+		return i
 	}
 	return block.Info{LogicalBlock: 512, PhysicalBlock: 512}
 }

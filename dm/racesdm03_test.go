@@ -185,7 +185,7 @@ func TestDMRace03TwoLoadersAndAResumeWithAWrappedKey(t *testing.T) {
 					w.Check(func() {
 						live := m.TableText(false, dm.StatusTable)
 						profile, wrapper := m.Keyslots().Profile(), m.Keyslots().Wrapper()
-						if ours := wrapper == keyslot.Wrapper(p.hardware); ours != (live == onto("ufs0")+"\n") || profile != vol.Info().Crypto {
+						if ours := wrapper == keyslot.Wrapper(p.hardware); ours != (live == onto("ufs0")+"\n") || profile != dm.ServedNow(m) {
 							w.Errorf("%q advertises the hardware of the key: %v, %v (invariant 44)", live, ours, profile)
 						}
 					})

@@ -21,12 +21,10 @@ import (
 // beneath add up to (invariants 36, 42 and 44).
 func (b *blkWorld) wantTrue(names ...string) {
 	for _, name := range names {
-		h := b.Handle(name)
-		published, true_ := h.Keyslots().Profile(), h.Info().Crypto
-		if published != true_ {
-			b.w.Errorf("%s advertises %v, and its table serves %v (invariant 44)", name, published, true_)
+		m := b.Device(name)
+		if says, serves := m.Info().Crypto, dm.ServedNow(m); says != serves || m.Keyslots().Profile() != serves {
+			b.w.Errorf("%s advertises %v, and its table serves %v (invariant 44)", name, says, serves)
 		}
-		_ = h.Close()
 	}
 }
 
