@@ -27,7 +27,7 @@ tools: ## only install the foreign tools and the kernel which `make test` uses
 	scripts/install-tools --kernel
 
 races: ## every interleaving of the named races, without the race detector; ARGS=-v tells how many
-	$(GO) test -count=1 -tags invariants -run '^TestRace' $(ARGS) ./...
+	$(GO) test -count=1 -tags invariants -run '^Test(DM)?Race' $(ARGS) ./...
 
 mutations: ## break the product on purpose, one fault at a time, and tell which tests notice; ARGS="-only evict"
 	$(GO) run ./test/mutations $(ARGS)

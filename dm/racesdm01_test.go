@@ -16,10 +16,11 @@ import (
 )
 
 // Races 1 to 17 of dm-fscrypt.md, section 15, each in every interleaving of the points
-// that it names: 1 to 3 here, 4 and 5 in racesdmchild_test.go, 6 to 9 in
-// racesdmevict_test.go, 10 and 11 in racesdmplaces_test.go, 12 to 15 in
-// racesdmio_test.go, 16 in racesdmsuspend_test.go, 17 in racesdmswap_test.go.
-// What races of blkcrypto.md (racesblk*_test.go) have shown already is cited there.
+// that it names: 1 and 2 here, 3 in racesdm03_test.go, 4 and 5 in racesdmchild_test.go
+// and racesdmquery_test.go, 6 and 7 in racesdmevict_test.go, 8 and 9 in
+// racesdmslots_test.go, 10 and 11 in racesdmplaces_test.go, 12 to 15 in
+// racesdmio_test.go, 16 in racesdmsuspend_test.go, 17 in racesdmswap_test.go. What races
+// of blkcrypto.md (racesblk*_test.go) have shown already is cited there.
 
 // A step is a call of a control actor.
 type step struct {

@@ -13,9 +13,11 @@ import (
 	"keyway/dm"
 	"keyway/internal/dmtest"
 	"keyway/internal/interleave"
+	"keyway/keyslot"
+	"keyway/keyslot/soft"
 )
 
-// Races 6 to 9 of dm-fscrypt.md, section 15: evictions.
+// Races 6 and 7 of dm-fscrypt.md, section 15: evictions.
 
 // has reports whether k may be in the engine of a leaf: by the manager's table, which
 // never says less than the truth, and by the engine itself.
@@ -101,6 +103,52 @@ func TestDMRace06ReloadsOfTwoLevelsEvict(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An asking engine calls a test before it empties a slot.
+type asking struct {
+	*watched
+	evicting func()
+}
+
+func (e *asking) Evict(slot int) error {
+	e.evicting()
+	return e.watched.Evict(slot)
+}
+
+// Race 6 with a request that waits for the end of the reload: the device goes on before
+// the engine that is dropped is asked to give up its keys, which may take long.
+func TestDMRace06RequestsDoNotWaitForTheEviction(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"block: opened", "dm: suspended", "dm: swapped", "dm: retiring"},
+		Outcomes: []string{"waits", "evicted"},
+		World: func(w *interleave.World) {
+			b := newBlkWorld(w)
+			e := &asking{watched: &watched{Engine: soft.New("cpu", 2), slots: map[int][]byte{}}}
+			m := keyslot.New(e)
+			b.engines, b.managers = append(b.engines, e.watched), append(b.managers, m)
+			b.disk("a", m)
+			b.disks("b")
+			vol := b.Map("vol", onto("a"))
+			k := b.key("k", xts4k, 9)
+			b.write(vol, k, 0, block4k)
+			e.evicting = func() {
+				if b.Device("vol").State().Suspended {
+					w.Error("requests are kept back for the time that an engine takes to evict")
+				}
+				w.Outcome("evicted")
+				w.At("evicting")
+			}
+			w.Go("reload", func() { b.reload("vol", onto("b")) })
+			w.Go("write", func() {
+				if b.Device("vol").State().Suspended {
+					w.Outcome("waits")
+				}
+				b.write(vol, k, 4096, block4k)
+			})
+			w.Check(func() { b.wantIn(k, map[string]bool{"a": false}); e.evicting = func() {} })
+		},
+	})
 }
 
 // Race 6 with two stacks over one device, which both leave it at once, while a request
