@@ -126,6 +126,9 @@ func (m *Mapped) dropped(t *Table) (all []resident) {
 	t.entered.addTo(keys)
 	for _, s := range m.sources() {
 		s.entered.addTo(keys)
+		for u := range s.started {
+			keys[u.key] = true // perhaps of a table that has just replaced the one through which it came
+		}
 	}
 	if len(keys) == 0 {
 		return nil

@@ -83,6 +83,26 @@ func TestReloadEvictsFromTheDeviceThatItDrops(t *testing.T) {
 	wantIn(t, w, mine, "a")
 }
 
+// A table that replaces another with the same key has sent no request yet: the key
+// is in the engine all the same.
+func TestReloadEvictsKeysThatCameThroughAnEarlierTableAbove(t *testing.T) {
+	w := dmtest.New(t)
+	w.Disk("a", 1<<20, 8)
+	w.Disk("b", 1<<20, 8)
+	w.Map("mid", "0 1024 linear a 0")
+	text := fmt.Sprintf("0 1024 inlinecrypt aes-xts-plain64 %x 0 mid 0", rawKey(xts4k, 1))
+	top := w.Map("top", text)
+	dmtest.Write(t, top, 0, make([]byte, 512))
+	if n := len(w.Device("a").Engine().Residents()); n != 1 {
+		t.Fatalf("%d keys in the engine of a, want 1", n)
+	}
+	w.Reload("top", text)
+	w.Reload("mid", "0 1024 linear b 0")
+	if r := w.Device("a").Engine().Residents(); len(r) != 0 {
+		t.Errorf("the engine of a, which is beneath no table any more, holds %+v", r)
+	}
+}
+
 // Also keys of handles that are closed, at a removal; and the keys of targets.
 func TestRemovalEvictsFromWhatTheDeviceStoodOn(t *testing.T) {
 	w := dmtest.New(t)
