@@ -190,14 +190,14 @@ func cmdReload(w *scriptWorld, a *scriptArgs) scriptDo {
 	}
 }
 
-// cmdTurns reloads a device with two tables in turn.
+// cmdTurns reloads a device with two tables in turn, until it is cancelled.
 func cmdTurns(w *scriptWorld, a *scriptArgs) scriptDo {
-	m, rows, n := w.device(a), a.rows(), a.number("how often")
+	m, rows := w.device(a), a.rows()
 	return func(ctx context.Context) (string, error) {
-		for i := range n {
-			t, err := w.parse(ctx, rows[i%2:i%2+1], false)
+		for i := 0; ctx.Err() == nil; i++ {
+			t, err := w.parse(context.Background(), rows[i%2:i%2+1], false)
 			if err == nil {
-				err = m.Reload(ctx, t, dm.SuspendOptions{})
+				err = m.Reload(context.Background(), t, dm.SuspendOptions{})
 			}
 			if err != nil {
 				return "", err

@@ -33,7 +33,7 @@ import (
 //	build T ROW...; load D built=T    a load in two steps: read, then taken
 //	load D ROW... [readonly]    clear D    suspend D [noflush]    resume D
 //	reload D ROW... [revoke]    load, suspend and resume as one step
-//	turns D N ROW ROW           N reloads with two tables in turn
+//	turns D ROW ROW &x&         reloads with two tables in turn until cancelled
 //	remove D [deferred]         keep D (no deferred removal)      rename D E
 //	open D WHO                  close D WHO
 //	message D SECTOR WORD...
@@ -86,7 +86,7 @@ import (
 //	explain D SECTOR [key=K] [dun=N] [write] [marked]
 //	events D                 what has happened since this was last asked
 //	watch D &x&              ends with the next event that counts
-//	sample D &x&             every profile that it shows until cancelled
+//	sample D N               every profile that it shows, at least N
 //	counts A                 requests that the disk has seen
 //	warnings                 what went wrong after a change had taken effect
 //

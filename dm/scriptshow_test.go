@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -104,18 +103,20 @@ func cmdProfile(w *scriptWorld, a *scriptArgs) scriptDo {
 	}
 }
 
-// cmdSample asks for the profile again and again until it is cancelled,
-// and prints which there were.
+// cmdSample asks for the profile again and again, until it has seen so many
+// different ones and has asked a hundred times, and prints them.
 func cmdSample(w *scriptWorld, a *scriptArgs) scriptDo {
-	m := w.device(a)
-	return func(ctx context.Context) (string, error) {
+	m, want := w.device(a), a.number("how many")
+	return func(context.Context) (string, error) {
 		seen := map[string]bool{}
-		for ctx.Err() == nil {
+		asked := 0
+		err := until("so many profiles", func() bool {
 			p := m.Info().Crypto
 			seen[p.String()] = true
-			runtime.Gosched()
-		}
-		return strings.Join(slices.Sorted(maps.Keys(seen)), "\n") + "\n", nil
+			asked++
+			return asked >= 100 && int64(len(seen)) >= want
+		})
+		return strings.Join(slices.Sorted(maps.Keys(seen)), "\n") + "\n", err
 	}
 }
 
