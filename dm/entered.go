@@ -124,6 +124,13 @@ func (m *Mapped) giveUp(t *Table) retired {
 func (m *Mapped) dropped(t *Table) (all []resident) {
 	keys := map[*blkcrypto.Key]bool{}
 	t.entered.addTo(keys)
+	for h := range t.handles {
+		for u := range h.uses {
+			if slices.ContainsFunc(t.rows, func(w row) bool { return w.builder == u.row }) {
+				keys[u.key] = true // of a target of t, which may have sent requests by an earlier table only
+			}
+		}
+	}
 	for _, s := range m.sources() {
 		s.entered.addTo(keys)
 		for u := range s.started {

@@ -101,6 +101,18 @@ func TestReloadEvictsKeysThatCameThroughAnEarlierTableAbove(t *testing.T) {
 	if r := w.Device("a").Engine().Residents(); len(r) != 0 {
 		t.Errorf("the engine of a, which is beneath no table any more, holds %+v", r)
 	}
+
+	// The same where the row itself goes to another device, and the key lives on in
+	// a third table.
+	onA, onB := strings.Replace(text, "mid", "a", 1), strings.Replace(text, "mid", "b", 1)
+	w.Map("other", onB)
+	w.Reload("top", onA)
+	dmtest.Write(t, top, 0, make([]byte, 512))
+	w.Reload("top", onA)
+	w.Reload("top", onB)
+	if r := w.Device("a").Engine().Residents(); len(r) != 0 {
+		t.Errorf("the engine of a, which no row stands on any more, holds %+v", r)
+	}
 }
 
 // Also keys of handles that are closed, at a removal; and the keys of targets.
