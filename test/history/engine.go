@@ -219,6 +219,24 @@ func (e *engine) holds(key []byte) (slot int, yes bool) {
 	return 0, false
 }
 
+// back checks that the keys which were in slots before a reset are there again
+// (blkcrypto.md, invariant 20).
+func (e *engine) back(was []keyslot.Resident) error {
+	now := map[uint64]int{}
+	for _, r := range e.m.Residents() {
+		now[r.ID] = r.Slot
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range was {
+		slot, is := now[r.ID]
+		if r.Quarantined == "" && r.Slot >= 0 && (!is || e.slots[slot].key == nil) {
+			return fmt.Errorf("key %s is not back in its slot (blkcrypto.md, invariant 20)", r.Key)
+		}
+	}
+	return nil
+}
+
 // quiet says what is wrong with an engine that nobody uses.
 func (e *engine) quiet() error {
 	e.mu.Lock()

@@ -291,12 +291,16 @@ func (h *history) reset(r *rand.Rand) error {
 	}
 	h.logf("reset of %s", e.Name())
 	var err error
+	was := e.m.Residents()
 	c := &call{what: "reset of " + e.Name()}
 	c.finish = func() error {
-		if err != nil && !(errors.Is(err, errFault) && h.lastFault >= c.from) {
+		switch {
+		case err != nil && !(errors.Is(err, errFault) && h.lastFault >= c.from):
 			return err
+		case err != nil || h.kind == Concurrent:
+			return nil
 		}
-		return nil
+		return e.back(was)
 	}
 	return h.start(c, func() { err = e.m.Reset(e.Lose) })
 }

@@ -221,10 +221,9 @@ func (h *history) strays() error {
 		}
 		for _, r := range d.leaf.engine.m.Residents() {
 			stray := stray{d.leaf.engine, r.ID}
-			sure, may := h.hasWay(r.ID, d.leaf)
 			switch {
-			case r.Quarantined != "" || sure || h.excused[stray]:
-			case may || !h.replaced:
+			case r.Quarantined != "" || h.hasWay(r.ID, d.leaf) || h.excused[stray]:
+			case !h.replaced:
 				h.excused[stray] = true
 			default:
 				return fmt.Errorf("%s has key %s in slot %d, which has no way there any more (dm-fscrypt.md, invariant 61)", d.leaf.engine.Name(), r.Key, r.Slot)
@@ -234,32 +233,32 @@ func (h *history) strays() error {
 	return nil
 }
 
-// hasWay reports whether requests with the key get to l: surely, from where they
-// have come so far or from a live table that has the key; or if somebody does what
-// he said, by a StartKey or an inactive table. The product keeps account of tables,
-// and not of their rows.
-func (h *history) hasWay(id uint64, l *leaf) (sure, may bool) {
+// hasWay reports whether requests with the key get to l: from where they have come
+// so far, or were said to come, or from a table that has it. The product keeps
+// account of tables, and not of their rows.
+func (h *history) hasWay(id uint64, l *leaf) bool {
 	reaches := func(d *device) bool { return !d.gone && d.leaves(map[*leaf]bool{})[l] }
 	for _, k := range h.keys {
-		if k.real.ID() != id {
-			continue
-		}
 		for d := range k.sent {
-			sure = sure || reaches(d)
+			if k.real.ID() == id && reaches(d) {
+				return true
+			}
 		}
 	}
 	for _, s := range h.starts {
-		may = may || s.key.real.ID() == id && reaches(s.dev)
+		if s.key.real.ID() == id && reaches(s.dev) {
+			return true
+		}
 	}
 	for _, d := range h.mapped {
 		for _, t := range h.tablesOf(d) {
 			has := slices.ContainsFunc(t.rows, func(r *row) bool { return r.encrypts() && r.key.real.ID() == id })
-			has = has && slices.ContainsFunc(t.devices(), reaches)
-			sure = sure || has && t == d.live()
-			may = may || has
+			if has && slices.ContainsFunc(t.devices(), reaches) {
+				return true
+			}
 		}
 	}
-	return sure, may
+	return false
 }
 
 // profiles compares what devices advertise with the intersection of what is beneath
