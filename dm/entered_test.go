@@ -158,6 +158,15 @@ func TestRemovalEvictsFromWhatTheDeviceStoodOn(t *testing.T) {
 	if again := w.Device("b").Engine().Stats().Programs; again != programs {
 		t.Errorf("a reload that keeps device and key had the key programmed anew")
 	}
+
+	// Also a table that has sent no request itself, and found the key there: another
+	// device uses it, so that it lives on.
+	w.Map("c2", crypt("a"))
+	w.Reload("c", crypt("b"))
+	w.Reload("c", "0 1024 error")
+	if r := w.Device("b").Engine().Residents(); len(r) != 0 {
+		t.Errorf("in the engine of b, which the target has left: %v", r)
+	}
 }
 
 // The set does not keep evicted keys for ever.
