@@ -199,6 +199,14 @@ func (b *blkWorld) wantMediumAt(d *dmtest.RAM, k blkKey, at, off int64, plain []
 	}
 }
 
+// wantUnused checks that no request uses a key whose eviction has ended, also none that
+// waits at a suspended device.
+func (b *blkWorld) wantUnused(k blkKey) {
+	if n := k.InUse(); n != 0 {
+		b.w.Errorf("the eviction has ended and %d requests use the key (invariant 52)", n)
+	}
+}
+
 // Race 7, evict against deferred I/O: requests wait at a suspended device when their key
 // is evicted. The eviction waits for them, or says busy, as it was asked; by force they
 // fail, with the one error that says so. None is served with a key that is gone
@@ -212,7 +220,7 @@ func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
 		"wait": {
 			[]string{"block: entering", "block: opened", "blkcrypto: closed", "dm: admitted"},
 			[]string{"served", "refused"},
-			func(b *blkWorld, k blkKey) bool { b.evict(k); return true },
+			func(b *blkWorld, k blkKey) bool { b.evict(k); b.wantUnused(k); return true },
 		},
 		"if idle": {
 			[]string{"block: entering", "block: opened", "blkcrypto: retired", "dm: admitted"},
@@ -230,6 +238,7 @@ func TestDMRace07EvictAgainstDeferredIO(t *testing.T) {
 				if err != nil {
 					b.w.Errorf("evict if idle: %v", err)
 				}
+				b.wantUnused(k)
 				return true
 			},
 		},
