@@ -1,7 +1,6 @@
 package soft
 
 import (
-	"crypto/rand"
 	"errors"
 	"sync"
 
@@ -60,17 +59,14 @@ func (r *reserve) drop() bool {
 	return true
 }
 
-// newSpare makes a cipher with a key that nobody knows.
+// newSpare makes a cipher that encrypts nothing. Its key is no secret, and so it
+// takes no more locked memory than the cipher that will have its place.
 func newSpare(m blkcrypto.Mode) (*cipher.Units, error) {
-	key, err := secret.New(m.KeySize())
-	if err != nil {
-		return nil, err
+	key := make([]byte, m.KeySize())
+	for i := range key {
+		key[i] = byte(i)
 	}
-	defer key.Wipe()
-	if _, err := rand.Read(key.Bytes()); err != nil {
-		return nil, err
-	}
-	return cipher.NewUnits(blkcrypto.Config{Mode: m, KeyType: blkcrypto.Raw, DataUnitSize: blkcrypto.MinDataUnit, DUNBytes: 1}, key.Bytes())
+	return cipher.NewUnits(blkcrypto.Config{Mode: m, KeyType: blkcrypto.Raw, DataUnitSize: blkcrypto.MinDataUnit, DUNBytes: 1}, key)
 }
 
 // expand makes the cipher for a slot. Where there is no memory for it, the slot's

@@ -68,9 +68,10 @@ func (e *Engine) Program(slot int, c blkcrypto.Config, key []byte) error {
 	return nil
 }
 
-// Evict wipes the slot.
+// Evict wipes the slot. A spare that was used has the memory first.
 func (e *Engine) Evict(slot int) error {
 	e.put(slot, nil)
+	e.refill()
 	return nil
 }
 
