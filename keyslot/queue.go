@@ -239,10 +239,9 @@ func (m *Manager) victim() *slot {
 		sound, resident := false, false
 		for i := range m.slots {
 			s := &m.slots[i]
-			resident = resident || len(s.holds) > 0
 			switch {
 			case s.broken == nil:
-				sound = true
+				sound, resident = true, resident || len(s.holds) > 0
 				if s.refs.Load() == 0 && (best == nil || m.better(s, best)) {
 					best = s
 				}

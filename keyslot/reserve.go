@@ -32,14 +32,14 @@ func (m *Manager) Reserve(mode blkcrypto.Mode) (release func(), err error) {
 }
 
 // economise makes the manager reprogram slots that hold keys rather than fill
-// empty ones, until an eviction has given memory back. It reports whether that
-// makes a difference. Called with mu held, by whoever has the engine.
+// empty ones, until an eviction has given memory back. It reports whether there is
+// one to try: also if it has been doing so and the slot that was chosen had memory of
+// the wrong kind, which it has given back now. A slot in quarantine is none: nobody
+// knows when it will be idle. Called with mu held, by whoever has the engine.
 func (m *Manager) economise() bool {
-	if m.lean {
-		return false
-	}
+	m.lean = false
 	for i := range m.slots {
-		if len(m.slots[i].holds) > 0 {
+		if s := &m.slots[i]; s.broken == nil && len(s.holds) > 0 {
 			m.lean = true
 		}
 	}
