@@ -272,25 +272,27 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 		evict = (*blkcrypto.Key).Revoke
 	}
 	point.At("keystore: withdrawn")
-	var errs []error
-	for _, k := range keys {
-		r, err := evict(k, ctx)
-		sum.Places = append(sum.Places, r.Places...)
-		if sum.ID == 0 {
-			sum.ID = r.ID
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		s.mu.Lock()
-		e.drop(k)
-		s.mu.Unlock()
+	// Side by side: each is closed to new requests from now on, whatever the others
+	// wait for.
+	receipts, errs := make([]blkcrypto.Eviction, len(keys)), make([]error, len(keys))
+	var wg sync.WaitGroup
+	for i, k := range keys {
+		wg.Go(func() { receipts[i], errs[i] = evict(k, ctx) })
 	}
+	wg.Wait()
 
 	point.At("keystore: evicted")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i, r := range receipts {
+		sum.Places = append(sum.Places, r.Places...)
+		if sum.ID == 0 {
+			sum.ID = r.ID
+		}
+		if errs[i] == nil {
+			e.drop(keys[i])
+		}
+	}
 	if e.bytes != nil {
 		e.bytes.Wipe()
 		e.bytes, e.missing = nil, "it has been evicted"
@@ -318,6 +320,13 @@ func (s *Store) withdraw(e *entry, o EvictOptions) ([]*blkcrypto.Key, error) {
 	keys := slices.Clone(e.left)
 	for _, d := range e.derived {
 		keys = append(keys, d.key)
+	}
+	if o.IfIdle && e.evicting { // by somebody who waits for requests, or gave up
+		for _, k := range keys {
+			if n := k.InUse(); n > 0 {
+				return nil, fmt.Errorf("key %q: %w by %d requests", e.desc.Name, blkcrypto.ErrKeyBusy, n)
+			}
+		}
 	}
 	if o.IfIdle && !e.evicting {
 		if e.users > 0 {
