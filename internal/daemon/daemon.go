@@ -5,9 +5,10 @@
 // Lock order:
 //
 //	Daemon.multi, a token: whoever changes several devices at once
-//	  device.op, a token: one change of a device at a time
-//	    Daemon.saving: one save of the state at a time
-//	      Daemon.mu: maps and specs; nothing of dm is called with it held
+//	  Daemon.naming: whoever builds a table of names, or changes a name
+//	    device.op, a token: one change of a device at a time
+//	      Daemon.saving: one save of the state at a time
+//	        Daemon.mu: maps and specs; nothing of dm is called with it held
 //	hub.mu: taken last, with locks of dm and keyslot held: events come with them
 //	Daemon.wiring, a token: exports and their servers are put together
 package daemon
@@ -73,6 +74,7 @@ type Daemon struct {
 	servers   map[string]*nbdServer
 	configKey map[string]bool // keys that the configuration declares
 	emulated  *emul.Hardware  // made with the first engine that needs it
+	naming    naming
 	closing   bool
 }
 

@@ -10,6 +10,7 @@ import (
 	"keyway/block"
 	"keyway/control"
 	"keyway/dm"
+	"keyway/internal/point"
 )
 
 // create makes a device, or nothing.
@@ -36,6 +37,11 @@ func (d *Daemon) create(ctx context.Context, r control.Create) (control.Changed,
 }
 
 func (d *Daemon) createSpec(ctx context.Context, spec deviceSpec) error {
+	done, err := d.beginTable(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	v, err := d.reserve(spec.Name, spec)
 	if err != nil {
 		return err
@@ -157,11 +163,17 @@ func (d *Daemon) reloadText(ctx context.Context, m *dm.Mapped, t tableSpec, e en
 	if err != nil {
 		return err
 	}
+	point.At("daemon: table built")
 	return strandsHint(m.Reload(ctx, table, o))
 }
 
 // load fills the inactive slot.
 func (d *Daemon) load(ctx context.Context, name string, r control.Load) (control.Changed, error) {
+	done, err := d.beginTable(ctx)
+	if err != nil {
+		return control.Changed{}, err
+	}
+	defer done()
 	return d.update(ctx, name, func(v *device, m *dm.Mapped) error {
 		if err := NoKeys(r.Table); err != nil {
 			return err
@@ -170,6 +182,7 @@ func (d *Daemon) load(ctx context.Context, name string, r control.Load) (control
 		if err != nil {
 			return err
 		}
+		point.At("daemon: table built")
 		if err := m.Load(ctx, table); err != nil {
 			return err
 		}
@@ -193,6 +206,10 @@ func (d *Daemon) clear(ctx context.Context, name string) (control.Changed, error
 
 // reload is load, suspend and resume as one step.
 func (d *Daemon) reload(ctx context.Context, name string, r control.Load) (control.Changed, error) {
+	done, err := d.beginTable(ctx)
+	if err != nil {
+		return control.Changed{}, err
+	}
 	ch, err := d.update(ctx, name, func(v *device, m *dm.Mapped) error {
 		err := d.reloadText(ctx, m, tableSpec{Text: r.Table, ReadOnly: r.ReadOnly}, env{d: d}, dm.SuspendOptions{NoFlush: r.NoFlush, Revoke: r.Revoke})
 		if err != nil {
@@ -201,6 +218,7 @@ func (d *Daemon) reload(ctx context.Context, name string, r control.Load) (contr
 		d.nowLive(v, m, r.ReadOnly)
 		return nil
 	})
+	done()
 	d.offer(ctx)
 	return ch, err
 }

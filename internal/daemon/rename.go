@@ -7,6 +7,7 @@ import (
 
 	"keyway/control"
 	"keyway/dm"
+	"keyway/internal/point"
 )
 
 // rename changes a device's name, also in the tables and exports that name it.
@@ -18,6 +19,11 @@ func (d *Daemon) rename(ctx context.Context, name, to string) (ch control.Change
 		return ch, err
 	}
 	defer func() { <-d.multi }()
+	named, err := d.beginRename(ctx)
+	if err != nil {
+		return ch, err
+	}
+	defer named()
 	v, done, err := d.change(ctx, name)
 	if err != nil {
 		return ch, err
@@ -32,6 +38,7 @@ func (d *Daemon) rename(ctx context.Context, name, to string) (ch control.Change
 			<-p.op
 		}
 	}()
+	point.At("daemon: parents taken")
 	if err := d.setName(v, name, to); err != nil {
 		return ch, err
 	}
@@ -84,6 +91,10 @@ func (s *deviceSpec) names(name string) bool {
 
 func (d *Daemon) setName(v *device, from, to string) error {
 	d.mu.Lock()
+	if v.gone { // at its last close, for which it needs no token
+		defer d.mu.Unlock()
+		return d.noDevice(from)
+	}
 	if d.devices[to] != nil {
 		d.mu.Unlock()
 		return fmt.Errorf("device %q: cannot become %q: %w", from, to, errExists)
