@@ -211,7 +211,7 @@ func TestDMRace25DestructorAgainstLastCompletion(t *testing.T) {
 		between := map[block.Op]string{block.OpRead: "keyslot: read", block.OpWrite: "keyslot: encrypted"}[op]
 		t.Run(op.String(), func(t *testing.T) {
 			interleave.Run(t, interleave.Race{
-				Points:   []string{"dm: admitted", between, "block: left", "dm: swapped", "dm: retiring"},
+				Points:   []string{"dm: admitted", between, "block: left", "dm: swapping", "dm: swapped", "dm: retiring"},
 				Outcomes: []string{"old table", "new table"},
 				World: func(w *interleave.World) {
 					b := newBlkWorld(w)

@@ -58,7 +58,7 @@ func TestDMRace22EngineResetWhileSuspended(t *testing.T) {
 						if err := b.managers[0].Reset(func() { clear(slots) }); err != nil {
 							w.Errorf("reset: %v", err)
 						}
-						if !b.has("a", theirs) {
+						if !b.engines[0].has(theirs.bytes) {
 							w.Error("a key that nobody evicted is lost by the reset (invariant 65)")
 						}
 						if err := m.Resume(w.Ctx); err != nil {
@@ -263,7 +263,7 @@ func TestDMRace24DiskDiesAndReturns(t *testing.T) {
 				}
 				b.wantMedium(d.RAM, k, 0, block4k)
 				b.wantMedium(d.RAM, k, 4096, block4k)
-				if !b.has("a", k) {
+				if !b.engines[0].has(k.bytes) {
 					w.Error("the key was not put back into the engine (invariant 65)")
 				}
 			})
