@@ -43,10 +43,10 @@ func (h *history) parse(t *table) (*dm.Table, error) {
 	real, err := h.build(t)
 	var want error
 	switch {
+	case !t.stands(): // whatever row is the first that cannot be
+		want = errAny
 	case !t.servable():
 		want = block.ErrNoCrypto
-	case !t.stands():
-		want = errAny
 	}
 	if err != nil {
 		if h.busy() || errors.Is(err, want) || want == errAny {

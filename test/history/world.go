@@ -63,7 +63,7 @@ type world struct {
 	materials map[string]*material
 	taken     map[useID]*keyUse // by tables
 	left      []*keyUse         // those that tables gave back
-	warnings  []string
+	warnings  []error
 }
 
 func newWorld(slots int) (*world, error) {
@@ -195,7 +195,7 @@ func (w *world) options() dm.Options {
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.warnings = append(w.warnings, err.Error())
+		w.warnings = append(w.warnings, err)
 	}}
 }
 
