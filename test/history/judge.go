@@ -185,7 +185,11 @@ func (h *history) judgeKey(v *verdict, k *keyUse, w window) {
 			v.may(blkcrypto.ErrKeyEvicted)
 		}
 	}
-	switch killed := k.killed != 0 && k.killed <= w.to; {
+	killed := k.killed != 0 && k.killed <= w.to
+	if killed {
+		v.may(blkcrypto.ErrKeyEvicted) // by a reload that is still under way, perhaps
+	}
+	switch {
 	case !killed && w.from < k.counted:
 		// It used the key before the eviction began, which waits for it
 		// (dm-fscrypt.md, invariant 52).
