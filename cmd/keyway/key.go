@@ -187,6 +187,9 @@ usable as it was. With --force no request is waited for, only engines at work:
 requests that wait for a device, or at a suspended one, will fail.`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.IfIdle && r.Force {
+				return misusef("key evict: --if-idle does not go with --force: the one wants no request to fail, the other does not mind")
+			}
 			e, err := c.client().EvictKey(cmd.Context(), args[0], r)
 			if err != nil {
 				return err
@@ -207,7 +210,6 @@ requests that wait for a device, or at a suspended one, will fail.`,
 	}
 	cmd.Flags().BoolVar(&r.IfIdle, "if-idle", false, "refuse if a table or a request uses the key")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "do not wait for requests, and forget the key even if some place does not confirm that it is gone")
-	cmd.MarkFlagsMutuallyExclusive("if-idle", "force")
 	return c.withTimeout(c.withJSON(cmd), "wait no longer than this `duration` for requests that use the key (default: wait)")
 }
 

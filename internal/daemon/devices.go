@@ -337,7 +337,7 @@ func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch 
 	}
 	if err := m.Remove(ctx, dm.RemoveOptions{Deferred: r.Deferred}); err != nil {
 		if errors.Is(err, block.ErrBusy) {
-			err = hint(err, busyHint(r.Force))
+			err = hint(err, busyHint(r.Force && !m.State().Leaf))
 		}
 		return ch, err
 	}
@@ -347,8 +347,8 @@ func (d *Daemon) remove(ctx context.Context, name string, r control.Remove) (ch 
 	return ch, d.saveWhat("device", name, "is removed, but after a restart it will be there again")
 }
 
-func busyHint(forced bool) string {
-	if forced {
+func busyHint(hollow bool) string {
+	if hollow {
 		return "its table is an error target now and nothing beneath is in use; it goes when those who have it open are done: --deferred waits for that"
 	}
 	return "end what uses it, or remove it at its last close with --deferred"

@@ -154,7 +154,11 @@ func (r *revival) build(ctx context.Context, v *device) error {
 	if st := m.State(); st.Live && st.Suspended {
 		return d.renew(ctx, v, m, s, e)
 	}
-	if err := d.reloadText(ctx, m, *s.Live, e, dm.SuspendOptions{}); err != nil {
+	err := d.reloadText(ctx, m, *s.Live, e, dm.SuspendOptions{})
+	if errors.Is(err, dm.ErrImmutable) {
+		err = fmt.Errorf("%w, and has lost a key: \"keyway remove\" and \"keyway create\" make the device anew", err)
+	}
+	if err != nil {
 		return err
 	}
 	return d.asBefore(ctx, v, m, s, e)
