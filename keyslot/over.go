@@ -200,7 +200,8 @@ func (o *over) writeInPlace(ctx context.Context, r block.Request) error {
 		again := r
 		again.Flags &^= block.NoWait
 		if undo := o.crypt(context.WithoutCancel(ctx), Decrypt, &again, r.Data, r.Data); undo != nil {
-			return undo
+			// Not ErrProgram: the data is ciphertext, and software must not have it.
+			return fmt.Errorf("%w: a write is encrypted in its place and cannot be undone: %v", block.ErrIO, undo)
 		}
 	}
 	return err
