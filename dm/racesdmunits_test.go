@@ -108,8 +108,8 @@ func (e *stalling) Crypt(slot int, d keyslot.Direction, dun blkcrypto.DUN, dst, 
 }
 
 // Race 23, beside R19 and R20 of blkcrypto.md (keyslot/racesover_test.go): a mirror of
-// two disks behind one engine with one slot, writes with three keys, an engine and a disk
-// that each do not answer for a while, and a suspension. Nobody who waits for a disk has
+// two disks, one behind an engine with one slot, writes with three keys, an engine and a
+// disk that each do not answer for a while, and a suspension. Nobody who waits for a disk has
 // the slot, so all come to their end as soon as the disk answers, and so does the
 // suspension (invariants 18 and 60).
 func TestDMRace23OneSlotThreeKeysAndAMirror(t *testing.T) {
@@ -134,7 +134,7 @@ func TestDMRace23OneSlotThreeKeysAndAMirror(t *testing.T) {
 				}
 				return nil
 			}
-			b.Leaf("a", disks["a"], m)
+			b.Leaf("a", disks["a"], nil) // in software: the two legs of a write run side by side
 			b.Leaf("b", disks["b"], m)
 			vol := b.Map("vol", "0 128 mirror core 2 16 nosync 2 a 0 b 0")
 			var keys []blkKey
