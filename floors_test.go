@@ -25,7 +25,8 @@ var floors = map[string]int{
 	"blkcrypto": 1, "internal/aes": 1, "internal/dataunit": 1,
 	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3,
 	"keyslot": 4, "internal/measure": 4,
-	"dm": 5, "backend": 5,
+	"luks": 4,
+	"dm":   5, "backend": 5,
 	"export": 6, "keystore": 6, "control": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,
@@ -36,7 +37,7 @@ var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/da
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "luks"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {

@@ -8,6 +8,7 @@ require (
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/spf13/cobra v1.10.2
 	go.uber.org/goleak v1.3.0
+	golang.org/x/crypto v0.58.0
 	golang.org/x/sys v0.49.0
 )
 
@@ -25,6 +26,5 @@ require (
 // Test oracles and peers of benchmarks; the product links none of them.
 require (
 	github.com/emmansun/gmsm v0.30.1
-	golang.org/x/crypto v0.58.0
 	lukechampine.com/adiantum v1.1.1
 )

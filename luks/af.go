@@ -1,0 +1,58 @@
+package luks
+
+import (
+	"encoding/binary"
+	"hash"
+
+	"keyway/internal/secret"
+)
+
+// afMerge recovers a key of len(dst) bytes from its anti-forensic stripes: src is
+// some stripes of len(dst) bytes each, which stays the caller's to wipe. dst and
+// src do not overlap. LUKS1 on-disk format 1.2.3, section 2.4.
+func afMerge(dst, src []byte, h hash.Hash) {
+	n := len(dst)
+	if len(src) < n || len(src)%n != 0 {
+		panic("luks: stripes of another size than the key")
+	}
+	clear(dst)
+	last := len(src) - n
+	for at := 0; at < last; at += n {
+		xor(dst, src[at:at+n])
+		diffuse(dst, h)
+	}
+	xor(dst, src[last:])
+	forget(h)
+}
+
+func xor(dst, src []byte) {
+	for i := range dst {
+		dst[i] ^= src[i]
+	}
+}
+
+// diffuse replaces each run of a digest's length in b by the digest of its number
+// and itself; the last may be shorter and takes the first bytes of its digest.
+func diffuse(b []byte, h hash.Hash) {
+	var number [4]byte
+	var room [64]byte // the longest digest
+	defer secret.Wipe(room[:])
+	size := h.Size()
+	for i := 0; len(b) > 0; i++ {
+		part := b[:min(size, len(b))]
+		binary.BigEndian.PutUint32(number[:], uint32(i))
+		h.Reset()
+		h.Write(number[:])
+		h.Write(part)
+		copy(part, h.Sum(room[:0]))
+		b = b[len(part):]
+	}
+}
+
+// forget overwrites what h keeps of its input: its state, and all but the last byte
+// of the block that it was filling, which holds the length.
+func forget(h hash.Hash) {
+	h.Reset()
+	h.Write(make([]byte, h.BlockSize()-1))
+	h.Reset()
+}

@@ -1,0 +1,70 @@
+package luks
+
+import (
+	"crypto/pbkdf2"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"fmt"
+	"hash"
+	"runtime/debug"
+	"unsafe"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/ripemd160"
+
+	"keyway/internal/secret"
+)
+
+// hashes by the names that headers use.
+var hashes = map[string]func() hash.Hash{
+	"sha1": sha1.New, "sha224": sha256.New224, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New,
+	"ripemd160": ripemd160.New,
+}
+
+func hashOf(name string) (func() hash.Hash, error) {
+	if h := hashes[name]; h != nil {
+		return h, nil
+	}
+	return nil, fmt.Errorf("hash %q: %w", name, ErrUnsupported)
+}
+
+// derive fills dst with the key that a KDF makes of a passphrase. It blocks as
+// long as the header asks for, within the limits of its policy.
+func (k *KDF) derive(dst, passphrase []byte) error {
+	switch k.Type {
+	case "pbkdf2":
+		return derivePBKDF2(dst, passphrase, k.Hash, k.Salt, k.Iterations)
+	case "argon2i", "argon2id":
+		f := argon2.IDKey
+		if k.Type == "argon2i" {
+			f = argon2.Key
+		}
+		// It panics on parameters that readLUKS2Slot refuses.
+		b := f(passphrase, k.Salt, uint32(k.Time), uint32(k.Memory), uint8(k.CPUs), uint32(len(dst)))
+		copy(dst, b)
+		secret.Wipe(b)
+		// Its blocks tell the key to who has them all: back to the system with them,
+		// instead of waiting for a collection that may be minutes away.
+		debug.FreeOSMemory()
+		return nil
+	}
+	return fmt.Errorf("key derivation %q: %w", k.Type, ErrUnsupported)
+}
+
+// derivePBKDF2 is RFC 8018, section 5.2.
+func derivePBKDF2(dst, passphrase []byte, hash string, salt []byte, iterations int) error {
+	h, err := hashOf(hash)
+	if err != nil {
+		return err
+	}
+	// The library wants a string: one over the same locked bytes, which it does
+	// not keep, instead of a copy that nobody could wipe.
+	b, err := pbkdf2.Key(h, unsafe.String(unsafe.SliceData(passphrase), len(passphrase)), salt, iterations, len(dst))
+	if err != nil {
+		return fmt.Errorf("pbkdf2: %w", err)
+	}
+	copy(dst, b)
+	secret.Wipe(b)
+	return nil
+}
