@@ -13,6 +13,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/control"
+	"keyway/internal/point"
 	"keyway/internal/secret"
 	"keyway/keystore"
 )
@@ -153,8 +154,8 @@ func keyFile(fd int) (*os.File, error) {
 
 // evictKey evicts a key and tells where it was.
 func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) (control.Eviction, error) {
-	users := d.usersOf(name)
 	receipt, err := d.keys.Evict(ctx, name, keystore.EvictOptions{IfIdle: r.IfIdle, Force: r.Force})
+	point.At("daemon: key evicted")
 	if errors.Is(err, blkcrypto.ErrKeyBusy) && r.IfIdle {
 		return control.Eviction{}, hint(err, "without --if-idle the eviction waits for requests, and the devices that use the key can do nothing without it")
 	}
@@ -169,11 +170,9 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 		}
 		out.Places = append(out.Places, place)
 	}
-	for _, v := range users {
-		d.mu.Lock()
-		v.problem = fmt.Sprintf("key %q has been evicted: requests that need it fail", name)
-		out.Devices = append(out.Devices, v.spec.Name)
-		d.mu.Unlock()
+	out.Devices = d.without(name)
+	if st, _ := d.keys.Get(name); st.Name != "" && st.Missing == "" {
+		d.wake(ctx) // somebody has added it again, and found no device that lacked it
 	}
 	if err != nil {
 		out.Error = err.Error()
@@ -190,8 +189,9 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 	return out, nil
 }
 
-// usersOf returns the devices whose live table refers to the key.
-func (d *Daemon) usersOf(key string) (users []*device) {
+// without notes the problem of devices whose live table refers to a key that has been
+// evicted, and returns their names.
+func (d *Daemon) without(key string) (names []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, name := range sortedKeys(d.devices) {
@@ -201,10 +201,11 @@ func (d *Daemon) usersOf(key string) (users []*device) {
 		}
 		for word := range strings.FieldsSeq(v.spec.Live.Text) {
 			if ref := strings.SplitN(word, ":", 4); len(ref) == 4 && ref[0] == "" && ref[3] == key {
-				users = append(users, v)
+				v.problem = fmt.Sprintf("key %q has been evicted: requests that need it fail", key)
+				names = append(names, v.spec.Name)
 				break
 			}
 		}
 	}
-	return users
+	return names
 }
