@@ -199,7 +199,11 @@ func (o *over) writeInPlace(ctx context.Context, r block.Request) error {
 	if errors.Is(err, block.ErrWouldBlock) {
 		again := r
 		again.Flags &^= block.NoWait
-		if undo := o.crypt(context.WithoutCancel(ctx), Decrypt, &again, r.Data, r.Data); undo != nil {
+		undo := o.crypt(context.WithoutCancel(ctx), Decrypt, &again, r.Data, r.Data)
+		switch {
+		case errors.Is(undo, blkcrypto.ErrKeyEvicted):
+			return undo
+		case undo != nil:
 			// Not ErrProgram: the data is ciphertext, and software must not have it.
 			return fmt.Errorf("%w: a write is encrypted in its place and cannot be undone: %v", block.ErrIO, undo)
 		}
