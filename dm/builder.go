@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,7 @@ type Builder struct {
 	events atomic.Pointer[events]
 
 	devices []block.Device
+	keys    []*blkcrypto.Key
 	release []func(context.Context) error
 }
 
@@ -84,7 +86,25 @@ func (b *Builder) Key(ref KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key
 		return nil, err
 	}
 	b.release = append(b.release, release)
+	b.keys = append(b.keys, k)
 	return k, nil
+}
+
+// LostKeys returns the names of the keys that rows of the live table have taken and
+// that have been evicted: requests that need them fail until the table is loaded anew.
+func (m *Mapped) LostKeys() (names []string) {
+	t := m.live.Load()
+	if t == nil {
+		return nil
+	}
+	for i := range t.rows {
+		for _, k := range t.rows[i].builder.keys {
+			if k.Evicted() && !slices.Contains(names, k.Name()) {
+				names = append(names, k.Name())
+			}
+		}
+	}
+	return names
 }
 
 // StartKey declares that the target will send requests with k to dev, which Open

@@ -215,22 +215,27 @@ func (d *Daemon) reload(ctx context.Context, name string, r control.Load) (contr
 		if err != nil {
 			return err
 		}
+		point.At("daemon: reloaded")
 		d.nowLive(v, m, r.ReadOnly)
 		return nil
 	})
 	done()
-	d.offer(ctx)
+	d.wakeLost(ctx, name)
 	return ch, err
 }
 
 // nowLive records the table that has become live. It took the place of the
-// inactive one, and the device is not suspended.
+// inactive one, and the device is not suspended. It may have lost a key since it was
+// built.
 func (d *Daemon) nowLive(v *device, m *dm.Mapped, readOnly bool) {
 	text := m.TableText(false, dm.StatusTable)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v.spec.Live = &tableSpec{Text: text, ReadOnly: readOnly}
 	v.spec.Inactive, v.spec.Suspended, v.problem = nil, false, ""
+	if lost := m.LostKeys(); lost != nil {
+		v.problem = lostKey(lost[0])
+	}
 }
 
 // suspend stops the device's requests.
@@ -271,7 +276,7 @@ func (d *Daemon) resume(ctx context.Context, name string) (control.Changed, erro
 		d.edit(v, func(s *deviceSpec) { s.Suspended = false })
 		return nil
 	})
-	d.offer(ctx)
+	d.wakeLost(ctx, name)
 	return ch, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,7 +170,7 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 		out.Places = append(out.Places, place)
 	}
 	out.Devices = d.without(name)
-	if st, _ := d.keys.Get(name); st.Name != "" && st.Missing == "" {
+	if d.hasKey(name) {
 		d.wake(ctx) // somebody has added it again, and found no device that lacked it
 	}
 	if err != nil {
@@ -187,25 +186,4 @@ func (d *Daemon) evictKey(ctx context.Context, name string, r control.EvictKey) 
 		out.Error = fmt.Sprintf("the key is gone, but after a restart it will be back: %v", err)
 	}
 	return out, nil
-}
-
-// without notes the problem of devices whose live table refers to a key that has been
-// evicted, and returns their names.
-func (d *Daemon) without(key string) (names []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, name := range sortedKeys(d.devices) {
-		v := d.devices[name]
-		if v.spec.Live == nil {
-			continue
-		}
-		for word := range strings.FieldsSeq(v.spec.Live.Text) {
-			if ref := strings.SplitN(word, ":", 4); len(ref) == 4 && ref[0] == "" && ref[3] == key {
-				v.problem = fmt.Sprintf("key %q has been evicted: requests that need it fail", key)
-				names = append(names, v.spec.Name)
-				break
-			}
-		}
-	}
-	return names
 }

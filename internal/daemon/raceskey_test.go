@@ -116,3 +116,38 @@ func TestRaceEvictionAgainstTheSameKeyAgain(t *testing.T) {
 		},
 	})
 }
+
+// A key is evicted while a device that uses it gets its table anew. Whether the reload
+// succeeds or not, the device is without its key in the end, and says so.
+func TestRaceEvictionAgainstTheSameTable(t *testing.T) {
+	interleave.Run(t, interleave.Race{
+		Points:   []string{"keystore: withdrawn", "keystore: evicted", "daemon: key evicted", "daemon: table built", "daemon: reloaded"},
+		Outcomes: []string{"reloaded", "refused"},
+		World: func(w *interleave.World) {
+			d := newRaceDaemon(w)
+			add := raceKey(w, d)
+			d.raceCreate(w, control.Create{Name: "disk", Backend: "mem:64K"})
+			if err := add(w.Ctx); err != nil {
+				w.Fatal(err)
+			}
+			d.raceCreate(w, control.Create{Name: "vol", Table: raceTable})
+			w.Go("evict", func() {
+				if e, err := d.evictKey(w.Ctx, "k", control.EvictKey{}); err != nil || e.Error != "" {
+					w.Errorf("evict: %v %s", err, e.Error)
+				}
+			})
+			w.Go("reload", func() {
+				if _, err := d.reload(w.Ctx, "vol", control.Load{Table: raceTable}); err != nil {
+					w.Outcome("refused")
+				} else {
+					w.Outcome("reloaded")
+				}
+			})
+			w.Check(func() {
+				if d.problemOf("vol") == "" {
+					w.Errorf("vol is without its key, and has no problem")
+				}
+			})
+		},
+	})
+}
