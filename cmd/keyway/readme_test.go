@@ -43,6 +43,12 @@ func TestReadmeTourWorks(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "keyway.toml"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	vault := luksDisk(t, "luks2-argon2id")
+	for name, b := range map[string][]byte{"vault.img": vault.Image.Bytes(t), "vault.key": vault.Key(0)} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	notify, err := spawn.NewNotify(filepath.Join(dir, "notify"))
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ func (t tests) Run() int {
 //	request DEVICE read|write SECTOR
 //	                  sends 4096 bytes to DEVICE, which is exported at $D/DEVICE.sock
 //	! request ...     wants an error of it
+//	fixture LUKS      unpacks that disk as LUKS.img, with LUKS.header and LUKS.N, what
+//	                  opens slot N
+//	reads LUKS DEVICE wants of DEVICE, which is exported, what was written to the disk
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -63,6 +66,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "request": cmdRequest,
+			"fixture": func(ts *testscript.TestScript, _ bool, args []string) { cmdFixture(t, ts, args[0]) },
+			"reads":   func(ts *testscript.TestScript, _ bool, args []string) { cmdReads(t, ts, args[0], args[1]) },
 		},
 	})
 }

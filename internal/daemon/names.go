@@ -45,6 +45,10 @@ func AbsURI(uri, dir string) string {
 	return uri
 }
 
+// PathURI is the backend URI, and the word of a table, for the file at an absolute
+// path.
+func PathURI(path string) string { return escapePath(path) }
+
 // escapePath quotes what has a meaning in a backend URI or in table text.
 func escapePath(p string) string {
 	p = filepath.Clean(p)
