@@ -1,7 +1,10 @@
 // Package secret holds key bytes in memory that is locked (never swapped), left
-// out of core dumps, zero in a forked child and outside the Go heap, so that the
-// garbage collector never copies it and Wipe really removes it. Its printed
-// forms never show bytes.
+// out of core dumps, not in a forked child and outside the Go heap, so that the
+// garbage collector never copies it and Wipe really removes it. Where the kernel
+// has memfd_secret, nobody but the process itself can read it. Its printed forms
+// never show bytes. Kind and Policy say what memory that is; Usage, how much;
+// Seclude keeps the rest of the process from dumps and debuggers; Do, registers
+// and stacks from keeping what a computation left there.
 //
 // Secrets of up to about 8 KiB share slabs: locked pages between two inaccessible
 // ones, cut into slots of one size. So a key costs no system call and about its
@@ -55,6 +58,7 @@ type Buffer struct {
 	data []byte // n bytes of mem; nil once wiped
 	mem  []byte // the slot, or the whole mapping; nil once wiped
 	slab *slab  // of the slot; nil for a mapping
+	kind Kind   // of a mapping
 }
 
 // New returns n zero bytes, n at least 1. The first byte is aligned to 64 bytes.
@@ -64,11 +68,11 @@ func New(n int) (*Buffer, error) {
 		return nil, errEmpty
 	}
 	if n > maxSlot-canary || fenced {
-		m, data, err := mapFenced(n)
+		m, data, k, err := mapFenced(n)
 		if err != nil {
 			return nil, err
 		}
-		return &Buffer{n: n, data: data, mem: m}, nil
+		return &Buffer{n: n, data: data, mem: m, kind: k}, nil
 	}
 	s, slot, err := classFor(n).take()
 	if err != nil {
@@ -158,7 +162,7 @@ func (b *Buffer) Wipe() {
 	}
 	if b.slab == nil {
 		Wipe(b.data)
-		unmap(b.mem)
+		unmap(b.mem, b.kind)
 	} else {
 		overrun := !marked(b.mem, b.n)
 		Wipe(b.mem)

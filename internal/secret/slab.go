@@ -30,6 +30,7 @@ type class struct {
 type slab struct {
 	class      *class
 	mapping    []byte
+	kind       Kind
 	slots      int
 	free       []uint16 // numbers of the free slots, the last one is next
 	prev, next *slab    // in class.some
@@ -112,23 +113,23 @@ func (c *class) give(s *slab, slot []byte) {
 		return
 	}
 	c.bytes -= len(inner(s.mapping))
-	unmap(s.mapping)
+	unmap(s.mapping, s.kind)
 }
 
 // grow makes a slab as large as all that the class has, within bounds: few keys
 // lock few pages, and many need few mappings.
 func (c *class) grow() (*slab, error) {
 	size := max(c.least, min(c.bytes, maxSlab))
-	m, err := mapLocked(size)
+	m, k, err := mapKeys(size)
 	if err != nil && size > c.least {
 		size = c.least
-		m, err = mapLocked(size)
+		m, k, err = mapKeys(size)
 	}
 	if err != nil {
 		return nil, err
 	}
 	c.bytes += size
-	s := &slab{class: c, mapping: m, slots: size / c.size}
+	s := &slab{class: c, mapping: m, kind: k, slots: size / c.size}
 	s.free = make([]uint16, s.slots)
 	for i := range s.free {
 		s.free[i] = uint16(s.slots - 1 - i)

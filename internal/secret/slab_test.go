@@ -40,13 +40,13 @@ func TestClassesFitTheirSecrets(t *testing.T) {
 // twice their bytes and one slab.
 func TestTenThousandKeysLockFewPages(t *testing.T) {
 	withSlots(t, func(t *testing.T) {
-		before := locked.Load()
+		before := lockedBytes()
 		all, slabs := make([]*Buffer, 10000), map[*slab]bool{}
 		for i := range all {
 			all[i] = mustNew(t, 64)
 			slabs[all[i].slab] = true
 		}
-		used := locked.Load() - before
+		used := lockedBytes() - before
 		t.Logf("%d keys of 64 bytes: %d bytes locked", len(all), used)
 		if limit := int64(len(all)*2*64 + maxSlab); used > limit {
 			t.Errorf("%d keys lock %d bytes, want at most %d", len(all), used, limit)
@@ -59,7 +59,7 @@ func TestTenThousandKeysLockFewPages(t *testing.T) {
 			b.Wipe()
 		}
 		// One slab may be kept: none may be held by keys that are gone.
-		if kept := locked.Load() - before; kept > maxSlab {
+		if kept := lockedBytes() - before; kept > maxSlab {
 			t.Errorf("%d bytes are locked for no key, want at most %d", kept, maxSlab)
 		}
 	})
@@ -68,11 +68,11 @@ func TestTenThousandKeysLockFewPages(t *testing.T) {
 func TestKeyThatComesAndGoesCostsNoSlab(t *testing.T) {
 	withSlots(t, func(t *testing.T) {
 		mustNew(t, 5000).Wipe()
-		before := locked.Load()
+		before := lockedBytes()
 		b := mustNew(t, 5000)
 		s := b.slab
 		b.Wipe()
-		if c := mustNew(t, 5000); c.slab != s || locked.Load() != before {
+		if c := mustNew(t, 5000); c.slab != s || lockedBytes() != before {
 			t.Error("the slab of the last key was not kept for the next")
 		}
 	})
@@ -118,7 +118,7 @@ func TestWriteAfterWipeIsFoundByTheNextOwner(t *testing.T) {
 // Owners of many sizes come and go at once; each finds zeroes and keeps its own.
 func TestSlotsUnderConcurrency(t *testing.T) {
 	withSlots(t, func(t *testing.T) {
-		before := locked.Load()
+		before := lockedBytes()
 		var wg sync.WaitGroup
 		for g := range 8 {
 			wg.Go(func() {
@@ -167,7 +167,7 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 				t.Errorf("slots of %d: %d bytes are still held by nobody", c.size, c.bytes)
 			}
 		}
-		t.Logf("%d bytes kept", locked.Load()-before)
+		t.Logf("%d bytes kept", lockedBytes()-before)
 	})
 }
 
