@@ -129,7 +129,9 @@ func open(im implementation, key []byte, unit, rounds int) (*Cipher, error) {
 		return nil, fmt.Errorf("adiantum: data unit of %d bytes: must be a multiple of %d, at most %d", unit, blockLen, MaxUnit)
 	}
 	c := &Cipher{im: im, rounds: rounds, unit: unit, batch: max(1, min(lanes(im), maxText/unit))}
-	if err := c.expand(key); err != nil {
+	var err error
+	secret.Do(func() { err = c.expand(key) })
+	if err != nil {
 		return nil, fmt.Errorf("adiantum: %w", err)
 	}
 	return c, nil

@@ -34,6 +34,22 @@ type Version struct {
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
 	State   string `json:"state"` // directory
+
+	KeyMemory KeyMemory `json:"key_memory"`
+}
+
+// KeyMemory tells where a daemon keeps key bytes. All figures are bytes.
+type KeyMemory struct {
+	Policy    string `json:"policy"`     // best, locked or insecure
+	Hidden    int64  `json:"hidden"`     // locked, and readable by the daemon only (memfd_secret)
+	Locked    int64  `json:"locked"`     // never swapped (mlock)
+	Ordinary  int64  `json:"ordinary"`   // may be swapped: under the policy insecure only
+	HasHidden bool   `json:"has_hidden"` // whether the kernel offers hidden memory
+
+	// Process is all that the daemon has locked, as the kernel counts it; -1 if it
+	// does not tell. Limit is how much that may be, RLIMIT_MEMLOCK; -1: no limit.
+	Process int64 `json:"process_locked"`
+	Limit   int64 `json:"limit"`
 }
 
 // Create is the body of POST /v1/devices: either Table, or Backend with the

@@ -35,6 +35,7 @@ import (
 
 	"keyway/internal/aes"
 	"keyway/internal/dataunit"
+	"keyway/internal/secret"
 )
 
 const blockLen = aes.BlockSize
@@ -99,7 +100,9 @@ func open(f opener, key []byte, unit int) (*Cipher, error) {
 	if unit <= 0 || unit%blockLen != 0 {
 		return nil, fmt.Errorf("essiv: data unit of %d bytes: must be a multiple of %d", unit, blockLen)
 	}
-	e, err := f(key, unit)
+	var e engine
+	var err error
+	secret.Do(func() { e, err = f(key, unit) })
 	if err != nil {
 		return nil, fmt.Errorf("essiv: %w", err)
 	}

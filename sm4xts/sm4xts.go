@@ -35,6 +35,7 @@ import (
 	"fmt"
 
 	"keyway/internal/dataunit"
+	"keyway/internal/secret"
 )
 
 const (
@@ -123,7 +124,9 @@ func open(im opener, key []byte, unit int) (*Cipher, error) {
 	if unit%im.multiple != 0 {
 		im.open = newGeneric
 	}
-	e, err := im.open(key, unit)
+	var e engine
+	var err error
+	secret.Do(func() { e, err = im.open(key, unit) })
 	if err != nil {
 		return nil, fmt.Errorf("sm4xts: %w", err)
 	}

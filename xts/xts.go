@@ -28,6 +28,7 @@ import (
 
 	"keyway/internal/aes"
 	"keyway/internal/dataunit"
+	"keyway/internal/secret"
 )
 
 const blockLen = aes.BlockSize
@@ -117,7 +118,9 @@ func open(im opener, key []byte, unit int) (*Cipher, error) {
 	if unit%im.multiple != 0 {
 		im.open = newGeneric
 	}
-	e, err := im.open(key, unit)
+	var e engine
+	var err error
+	secret.Do(func() { e, err = im.open(key, unit) })
 	if err != nil {
 		return nil, fmt.Errorf("xts: %w", err)
 	}

@@ -77,7 +77,8 @@ func TestKeysAreNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out syncedBuffer
-	server := exec.Command(bin, "serve", "--config", config, "--state", state, "--log-level", "debug")
+	// Locked, not hidden: so that the whole memory can be looked at.
+	server := exec.Command(bin, "serve", "--config", config, "--state", state, "--log-level", "debug", "--key-memory", "locked")
 	server.Env = append(env, notify.Env())
 	server.Stdout, server.Stderr = &out, &out
 	if err := spawn.Start(server); err != nil {

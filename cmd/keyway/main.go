@@ -18,6 +18,7 @@ import (
 	"keyway/control"
 	"keyway/internal/daemon"
 	"keyway/internal/nearest"
+	"keyway/internal/secret"
 )
 
 // version is set by the linker.
@@ -32,7 +33,12 @@ const (
 )
 
 func run(args []string) int {
-	hideFromDumps()
+	// Keys pass through clients as well. Without this nothing goes on: only a
+	// sandbox can forbid it, and that is put right outside.
+	if err := secret.Seclude(); err != nil {
+		fmt.Fprintf(os.Stderr, "keyway: error: %v\n", err)
+		return exitFailed
+	}
 	root := newRoot()
 	root.SetArgs(args)
 	ctx := context.Background()

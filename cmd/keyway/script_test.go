@@ -20,7 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(tests{m}, map[string]func(){"keyway": main})
+	testscript.Main(tests{m}, map[string]func(){"keyway": main, "keyway-panics": panicOnSignal})
 }
 
 type tests struct{ *testing.M }

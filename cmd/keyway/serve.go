@@ -16,20 +16,12 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	kw "keyway/internal/daemon"
 )
 
-// hideFromDumps keeps keys that pass through this process from core dumps and
-// from other processes of the same user.
-func hideFromDumps() {
-	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-}
-
 func (c *cli) serve() *cobra.Command {
-	var config, state, level string
+	var config, state, level, memory string
 	cmd := &cobra.Command{
 		Use:   "serve [--config FILE] [--state DIR]",
 		Short: "Run the daemon, in the foreground",
@@ -41,15 +33,16 @@ devices flushed, keys wiped; a second signal ends at once. Under systemd it tell
 when it is ready and takes sockets: the one named "control", and those whose
 address an export has.`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.runServe(config, state, level) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.runServe(config, state, level, memory) },
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration `file` (TOML)")
 	cmd.Flags().StringVar(&state, "state", "", "state `directory` (default $XDG_STATE_HOME/keyway, for root /var/lib/keyway)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "least `level` of the log: debug, info, warn, error")
+	cmd.Flags().StringVar(&memory, "key-memory", "", "`where` keys are kept: best (locked, and hidden if the kernel can), locked, or insecure: what cannot be locked may be swapped (default best)")
 	return cmd
 }
 
-func (c *cli) runServe(config, state, level string) error {
+func (c *cli) runServe(config, state, level, memory string) error {
 	var lv slog.Level
 	if err := lv.UnmarshalText([]byte(level)); err != nil {
 		return misusef("--log-level %q is not debug, info, warn or error", level)
@@ -61,6 +54,9 @@ func (c *cli) runServe(config, state, level string) error {
 		if o.Config, err = kw.ReadConfig(config); err != nil {
 			return configMisuse(err)
 		}
+	}
+	if err := kw.SetKeyMemory(memory, o.Config); err != nil {
+		return misuse{error: fmt.Errorf("--key-memory: %w", err)}
 	}
 	if err := c.places(&o, state); err != nil {
 		return err

@@ -93,9 +93,16 @@ func (c *cli) devices(cmd *cobra.Command, args []string) ([]control.Device, erro
 }
 
 func (c *cli) info() *cobra.Command {
+	var daemon bool
 	cmd := &cobra.Command{
-		Use: "info [NAME]", Short: "Describe a device, or all", Args: atMost("NAME"),
+		Use: "info [NAME|--daemon]", Short: "Describe a device, or all, or the daemon", Args: atMost("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if daemon && len(args) > 0 {
+				return misusef("info: --daemon and a device are too much at once")
+			}
+			if daemon {
+				return c.daemonInfo(cmd)
+			}
 			all, err := c.devices(cmd, args)
 			switch {
 			case err != nil:
@@ -115,6 +122,7 @@ func (c *cli) info() *cobra.Command {
 		},
 	}
 	// The live table is what info describes; the flag is dmsetup's.
+	cmd.Flags().BoolVar(&daemon, "daemon", false, "describe the daemon: its version, and the memory that it keeps keys in")
 	cmd.Flags().Bool("inactive", false, "accepted for likeness with dmsetup: both tables are always told")
 	return c.withJSON(cmd)
 }

@@ -19,6 +19,7 @@ import (
 	"keyway/control"
 	"keyway/dm"
 	"keyway/internal/nearest"
+	"keyway/internal/secret"
 	"keyway/internal/size"
 	"keyway/keystore"
 )
@@ -33,6 +34,7 @@ type Config struct {
 	Connections int           // for each listener; 0: the server's default
 	Memory      int64         // bytes of requests in flight, for each listener; 0: default
 	Drain       time.Duration // how long clients may take to end; 0: 10 s
+	KeyMemory   string        // best, locked or insecure; "" if the file does not say
 
 	Devices []DeviceConfig
 	Keys    []KeyConfig
@@ -56,8 +58,9 @@ type KeyConfig struct {
 // configFile is the file as written. The tags are the valid names.
 type configFile struct {
 	Daemon struct {
-		State string `toml:"state"`
-		Drain string `toml:"drain-timeout"`
+		State     string `toml:"state"`
+		Drain     string `toml:"drain-timeout"`
+		KeyMemory string `toml:"key-memory"`
 	} `toml:"daemon"`
 	Control struct {
 		Socket   string   `toml:"socket"`
@@ -297,6 +300,11 @@ func (b *builder) build(f *configFile) *Config {
 		var err error
 		if c.Drain, err = time.ParseDuration(s); err != nil || c.Drain <= 0 {
 			b.fail([]string{"daemon", "drain-timeout"}, "%q is not a duration such as \"10s\"", s)
+		}
+	}
+	if c.KeyMemory = f.Daemon.KeyMemory; c.KeyMemory != "" {
+		if _, err := secret.ParsePolicy(c.KeyMemory); err != nil {
+			b.fail([]string{"daemon", "key-memory"}, "%q is not best, locked or insecure", c.KeyMemory)
 		}
 	}
 	for _, name := range sortedKeys(f.Key) {

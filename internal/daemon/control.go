@@ -89,7 +89,7 @@ func (d *Daemon) handler() http.Handler {
 	post := func(path string, f answer) { mux.Handle("POST /v1/"+path, d.serve(f)) }
 
 	get("version", func(context.Context, *http.Request) (any, error) {
-		return control.Version{Version: d.o.Version, PID: os.Getpid(), State: d.state.path}, nil
+		return control.Version{Version: d.o.Version, PID: os.Getpid(), State: d.state.path, KeyMemory: keyMemory()}, nil
 	})
 	mux.Handle("GET /v1/events", d.admit(d.streamEvents))
 	get("devices", func(context.Context, *http.Request) (any, error) { return d.listDevices(), nil })

@@ -129,6 +129,7 @@ func Start(ctx context.Context, o Options) (d *Daemon, err error) {
 	if err != nil {
 		return nil, errors.Join(err, d.state.close())
 	}
+	d.warnOfKeyMemory()
 	// Bound before anything is started, so that a second daemon changes
 	// nothing; clients that come early wait.
 	l, err := d.controlListener()

@@ -1,6 +1,10 @@
 package daemon
 
-import "errors"
+import (
+	"errors"
+
+	"keyway/internal/secret"
+)
 
 // hinted is an error with the way out.
 type hinted struct {
@@ -17,6 +21,9 @@ func hint(err error, way string) error { return hinted{err, way} }
 func Hint(err error) string {
 	if h, ok := errors.AsType[hinted](err); ok {
 		return h.way
+	}
+	if errors.Is(err, secret.ErrLimit) {
+		return noMemory
 	}
 	return ""
 }

@@ -125,6 +125,7 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
 	}
 	d.wake(ctx)
+	ch.Warnings = append(ch.Warnings, ordinaryWarning()...)
 	return ch, nil
 }
 

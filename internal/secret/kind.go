@@ -80,6 +80,9 @@ const maxHidden = maxSlab
 // A program calls it before it has keys.
 func SetPolicy(p Policy) { policy.Store(uint32(p)) }
 
+// Current returns the policy.
+func Current() Policy { return Policy(policy.Load()) }
+
 // hidden reports, by trying once, whether the kernel has memfd_secret: it may be
 // too old, have it switched off (secretmem.enable=0), or a seccomp filter may
 // forbid it. A limit that is used up does not count: it says nothing of the kernel.

@@ -39,7 +39,7 @@ func mapKeys(size int) ([]byte, Kind, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("secret: map %d bytes: %w", size+2*pageSize, err)
 	}
-	p := Policy(policy.Load())
+	p := Current()
 	k := Hidden
 	// Whatever keeps it from being hidden, such as a lack of descriptors, locked
 	// memory is the second best, and its error tells of the limit.

@@ -118,7 +118,8 @@ func (h *Hardware) derived(ephemeral, context []byte, size int) (*secret.Buffer,
 	if err != nil {
 		return nil, err
 	}
-	if err := derive(raw.Bytes(), context, out.Bytes()); err != nil {
+	secret.Do(func() { err = derive(raw.Bytes(), context, out.Bytes()) })
+	if err != nil {
 		out.Wipe()
 		return nil, err
 	}
@@ -196,7 +197,17 @@ func (w *wrapper) stream(b []byte, tag [aes.BlockSize]byte) {
 	secret.Wipe(pad[:])
 }
 
-func (w *wrapper) wrap(key []byte) (*secret.Buffer, error) {
+func (w *wrapper) wrap(key []byte) (out *secret.Buffer, err error) {
+	secret.Do(func() { out, err = w.seal(key) })
+	return out, err
+}
+
+func (w *wrapper) unwrap(blob []byte) (key *secret.Buffer, err error) {
+	secret.Do(func() { key, err = w.open(blob) })
+	return key, err
+}
+
+func (w *wrapper) seal(key []byte) (*secret.Buffer, error) {
 	out, err := secret.New(WrappedSize)
 	if err != nil {
 		return nil, err
@@ -215,7 +226,7 @@ func (w *wrapper) wrap(key []byte) (*secret.Buffer, error) {
 	return out, nil
 }
 
-func (w *wrapper) unwrap(blob []byte) (*secret.Buffer, error) {
+func (w *wrapper) open(blob []byte) (*secret.Buffer, error) {
 	if len(blob) != WrappedSize || blob[0] != w.form {
 		return nil, keyslot.ErrBadBlob
 	}
