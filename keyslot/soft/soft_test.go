@@ -73,6 +73,9 @@ func TestEmptySlotsAndForeignKeysAreRefused(t *testing.T) {
 	}
 }
 
+// Hidden memory cannot be searched, and so neither shows that keys are wiped.
+func init() { secret.SetPolicy(secret.MlockOnly) }
+
 // blkcrypto.md invariants 21 and 26, as an attacker with the process's memory
 // would check them: of a key that was used and evicted, neither its bytes nor
 // its first round keys are left anywhere. The key is made in locked memory and
