@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"internal/secret": 0, "internal/arena": 0, "internal/nbdproto": 0,
 	"internal/size": 0, "internal/nearest": 0, "internal/roofline": 0, "doc/targets": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/dataunit": 1,
-	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3,
+	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4,
 	"dm":   5, "backend": 5,
@@ -37,7 +37,7 @@ var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/da
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "luks"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "dmcrypt", "luks"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {

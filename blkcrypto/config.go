@@ -44,6 +44,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("encryption mode %d does not exist", uint8(c.Mode))
 	case !c.KeyType.valid():
 		return fmt.Errorf("key type %d does not exist", uint8(c.KeyType))
+	case c.Mode == DMCrypt && c.KeyType != Raw:
+		return fmt.Errorf("a key for ciphers of dm-crypt is raw, not %v", c.KeyType)
 	case unitIndex(c.DataUnitSize) < 0:
 		return fmt.Errorf("data unit size %d is not a power of two from %d to %d", c.DataUnitSize, MinDataUnit, MaxDataUnit)
 	case c.Numbering >= numNumberings:

@@ -95,6 +95,9 @@ func checkKey(c Config, b *secret.Buffer, weak bool) error {
 		}
 		return nil
 	}
+	if c.Mode == DMCrypt {
+		return nil // its user knows
+	}
 	if n != c.Mode.KeySize() {
 		return fmt.Errorf("a key of %d bytes: %v takes exactly %d", n, c.Mode, c.Mode.KeySize())
 	}

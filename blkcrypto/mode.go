@@ -17,6 +17,13 @@ const (
 	AES128XTS
 	AES192XTS
 
+	// DMCrypt is the mode of a key whose cipher is none of those above: the row of
+	// a crypt target that uses it says which (package dmcrypt), and serves it
+	// itself. Its keys are raw and of any length. No engine has it, nor software
+	// in place of one, so it is not among Modes, and in no profile but that of
+	// the row's own cipher.
+	DMCrypt
+
 	numModes = iota + 1 // the zero Mode is no mode
 )
 
@@ -31,21 +38,23 @@ var modes = [numModes]struct {
 	SM4XTS:         {"SM4-XTS", 32, 16, 16, true},
 	AES128XTS:      {"AES-128-XTS", 32, 16, 16, true},
 	AES192XTS:      {"AES-192-XTS", 48, 24, 16, true},
+	DMCrypt:        {"dm-crypt", 0, 0, 8, false},
 }
 
-// Modes returns every mode, in order of number.
+// Modes returns every mode that says by itself how data is encrypted, in order of
+// number: all but DMCrypt.
 func Modes() []Mode {
-	all := make([]Mode, 0, numModes-1)
-	for m := Mode(1); m < numModes; m++ {
+	all := make([]Mode, 0, DMCrypt-1)
+	for m := Mode(1); m < DMCrypt; m++ {
 		all = append(all, m)
 	}
 	return all
 }
 
 // ParseMode returns the mode with the given name, as sysfs spells it
-// ("AES-256-XTS").
+// ("AES-256-XTS"), and DMCrypt for "dm-crypt".
 func ParseMode(name string) (Mode, error) {
-	for _, m := range Modes() {
+	for _, m := range append(Modes(), DMCrypt) {
 		if m.String() == name {
 			return m, nil
 		}
@@ -62,7 +71,8 @@ func (m Mode) String() string {
 	return modes[m].name
 }
 
-// KeySize is the length of a raw key in bytes, 0 for an invalid mode.
+// KeySize is the length of a raw key in bytes, 0 for DMCrypt, which takes any, and
+// for an invalid mode.
 func (m Mode) KeySize() int {
 	if !m.valid() {
 		return 0
@@ -82,7 +92,8 @@ func (m Mode) Strength() int {
 // WideBlock reports whether every byte of a data unit depends on all of it. Such a
 // cipher reads its source more than once: one that changes meanwhile makes garbage
 // of the whole data unit, and not only of what has changed.
-func (m Mode) WideBlock() bool { return m == Adiantum }
+// DMCrypt may stand for one that does.
+func (m Mode) WideBlock() bool { return m == Adiantum || m == DMCrypt }
 
 // IVSize is the length of the IV in bytes: the most DUN bytes of the mode.
 func (m Mode) IVSize() int {

@@ -27,9 +27,20 @@ type Builder struct {
 	events atomic.Pointer[events]
 
 	devices []block.Device
-	keys    []*blkcrypto.Key
-	release []func(context.Context) error
+	release []giveBack
+
+	mu   sync.Mutex
+	keys []*blkcrypto.Key // taken and not given back; guarded by mu
 }
+
+// giveBack ends a use of a key.
+type giveBack struct {
+	key *blkcrypto.Key
+	do  func(context.Context) error
+}
+
+// Context bounds what a constructor does. It is over when the constructor returns.
+func (b *Builder) Context() context.Context { return b.ctx }
 
 // Len is the length of the row in bytes.
 func (b *Builder) Len() int64 { return b.length }
@@ -81,13 +92,32 @@ func checkSpan(name string, i block.Info, start, length int64) error {
 
 // Key takes a key that a row names.
 func (b *Builder) Key(ref KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key, error) {
-	k, release, err := b.env.Key(b.ctx, ref, c, weak)
+	return b.TakeKey(b.ctx, ref, c, weak)
+}
+
+// TakeKey is Key for a target that changes its key in a message.
+func (b *Builder) TakeKey(ctx context.Context, ref KeyRef, c blkcrypto.Config, weak bool) (*blkcrypto.Key, error) {
+	k, release, err := b.env.Key(ctx, ref, c, weak)
 	if err != nil {
 		return nil, err
 	}
-	b.release = append(b.release, release)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.release = append(b.release, giveBack{k, release})
 	b.keys = append(b.keys, k)
 	return k, nil
+}
+
+// lostKeys are the keys of the row that have been evicted.
+func (b *Builder) lostKeys() (lost []*blkcrypto.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range b.keys {
+		if k.Evicted() {
+			lost = append(lost, k)
+		}
+	}
+	return lost
 }
 
 // LostKeys returns the names of the keys that rows of the live table have taken and
@@ -98,13 +128,34 @@ func (m *Mapped) LostKeys() (names []string) {
 		return nil
 	}
 	for i := range t.rows {
-		for _, k := range t.rows[i].builder.keys {
-			if k.Evicted() && !slices.Contains(names, k.Name()) {
+		for _, k := range t.rows[i].builder.lostKeys() {
+			if !slices.Contains(names, k.Name()) {
 				names = append(names, k.Name())
 			}
 		}
 	}
 	return names
+}
+
+// GiveBack gives back a key before the table is closed, in a message while nothing
+// uses it, with all that StartKey declared of it. It is given back whatever the
+// error, which tells where something of it may be left.
+func (b *Builder) GiveBack(ctx context.Context, k *blkcrypto.Key) error {
+	b.mu.Lock()
+	b.keys = slices.DeleteFunc(b.keys, func(other *blkcrypto.Key) bool { return other == k })
+	b.mu.Unlock()
+	var errs []error
+	kept := b.release[:0:0]
+	for _, r := range slices.Backward(b.release) { // it is stopped before it goes
+		if r.key == k {
+			errs = append(errs, r.do(ctx))
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	slices.Reverse(kept)
+	b.release = kept
+	return errors.Join(errs...)
 }
 
 // StartKey declares that the target will send requests with k to dev, which Open
@@ -122,7 +173,7 @@ func (b *Builder) StartKey(dev block.Device, k *blkcrypto.Key, by string) error 
 	if err != nil {
 		return err
 	}
-	b.release = append(b.release, func(context.Context) error { stop(); return nil })
+	b.release = append(b.release, giveBack{k, func(context.Context) error { stop(); return nil }})
 	return nil
 }
 
@@ -130,7 +181,7 @@ func (b *Builder) StartKey(dev block.Device, k *blkcrypto.Key, by string) error 
 func (b *Builder) undo(ctx context.Context) error {
 	var errs []error
 	for _, f := range b.release {
-		errs = append(errs, f(ctx))
+		errs = append(errs, f.do(ctx))
 	}
 	for _, d := range b.devices {
 		errs = append(errs, d.Close())

@@ -24,6 +24,10 @@ type (
 		Unpause()
 	}
 
+	// A Readier may lack what requests need. Ready is called before its device
+	// goes on after a suspension with the same table; an error refuses that.
+	Readier interface{ Ready() error }
+
 	// A Syncer makes durable itself what has been written, for a suspension: it may
 	// know better than its devices, one by one, what is safe. Sync is called when no
 	// request is under way, after Pause. The devices of other targets are flushed.
@@ -79,6 +83,18 @@ func (t *Table) unpause() {
 			p.Unpause()
 		}
 	}
+}
+
+// ready asks all targets that may not be.
+func (t *Table) ready() error {
+	for i := range t.rows {
+		if r, ok := t.rows[i].target.(Readier); ok {
+			if err := r.Ready(); err != nil {
+				return fmt.Errorf("table row %d: %s: %w", i+1, t.rows[i].typ.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // drain closes the gate and waits until nobody is inside; what targets keep

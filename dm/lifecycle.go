@@ -152,6 +152,9 @@ func (m *Mapped) resume(ctx context.Context, o SuspendOptions) error {
 	case next == nil && m.live.Load() == nil:
 		return fmt.Errorf("resume of %q: %w", m.Name(), ErrNoTable)
 	case next == nil:
+		if err := m.live.Load().ready(); err != nil {
+			return fmt.Errorf("resume of %q refused: %w", m.Name(), err)
+		}
 		m.admit()
 		return nil
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/dm"
+	"keyway/dmcrypt"
 )
 
 // encrypt is what crypt, inlinecrypt and default-key have in common: a row on
@@ -20,14 +22,21 @@ type encrypt struct {
 	start, length int64  // bytes
 
 	cipher   string
-	ref      dm.KeyRef
-	key      *blkcrypto.Key
+	ref      dm.KeyRef // in the table's text
+	held     atomic.Pointer[heldKey]
 	config   blkcrypto.Config
 	ivOffset uint64        // sectors
 	base     blkcrypto.DUN // of the row's first data unit
 
 	discards bool
 	options  []string // in the order in which they are printed
+}
+
+// A heldKey is the key of a row with the reference that got it. key is nil once it
+// has been wiped.
+type heldKey struct {
+	ref dm.KeyRef
+	key *blkcrypto.Key
 }
 
 // encryptArgs parses "<cipher> <key> <iv_offset> <device> <start> [options]".
@@ -82,10 +91,12 @@ func (e *encrypt) parseKey(a *dm.Args) {
 	if a.Err() != nil {
 		return
 	}
+	if word == "-" && e.typ == "crypt" {
+		return // no bytes at all: for a cipher without key
+	}
 	var err error
 	if e.ref, err = dm.ParseKeyRef(word); err != nil {
 		a.Fail("key", err)
-		return
 	}
 }
 
@@ -98,7 +109,11 @@ func (e *encrypt) setMode(a *dm.Args, typ string) {
 	}
 	var err error
 	if e.config.Mode, err = ModeOf(typ, e.cipher, size); err != nil {
-		a.FailAt(2, "key", err)
+		what, n := "key", 2
+		if _, known := dmcrypt.Parse(e.cipher); known != nil && typ == "crypt" {
+			what, n = "cipher", 1
+		}
+		a.FailAt(n, what, err)
 	}
 }
 
@@ -156,15 +171,29 @@ func (e *encrypt) open(b *dm.Builder, weak bool) error {
 	if e.Device, err = b.OpenSpan(e.name, e.start, e.length); err != nil {
 		return err
 	}
-	if e.key, err = b.Key(e.ref, e.config, weak); err != nil {
+	return e.take(b.Context(), b, e.ref, weak)
+}
+
+// take makes the key that ref names the row's.
+func (e *encrypt) take(ctx context.Context, b *dm.Builder, ref dm.KeyRef, weak bool) error {
+	k, err := b.TakeKey(ctx, ref, e.config, weak)
+	if err != nil {
 		return err
 	}
-	return b.StartKey(e.Device, e.key, "target "+e.typ)
+	if err := b.StartKey(e.Device, k, "target "+e.typ); err != nil {
+		return err
+	}
+	e.held.Store(&heldKey{ref, k})
+	return nil
 }
 
 // context returns the context of data that begins off bytes into the row.
-func (e *encrypt) context(off int64) blkcrypto.Context {
-	return blkcrypto.Context{Key: e.key, DUN: e.base}.Advance(off)
+func (e *encrypt) context(off int64) (blkcrypto.Context, error) {
+	h := e.held.Load()
+	if h.key == nil {
+		return blkcrypto.Context{}, errNoKey
+	}
+	return blkcrypto.Context{Key: h.key, DUN: e.base}.Advance(off), nil
 }
 
 // Do encrypts what has data.
@@ -182,17 +211,29 @@ func (e *encrypt) Do(ctx context.Context, r block.Request) error {
 // that already has a context is refused: honouring one and dropping the other
 // would leave bytes on the medium that nobody expects.
 func (e *encrypt) Map(r *block.Request) (block.Device, error) {
-	if r.Crypt.Active() {
-		return nil, fmt.Errorf("%w: the target encrypts itself", block.ErrNoCrypto)
+	if err := e.admits(r); err != nil {
+		return nil, err
 	}
 	if r.Op.HasData() {
-		r.Crypt = e.context(r.Off)
+		var err error
+		if r.Crypt, err = e.context(r.Off); err != nil {
+			return nil, err
+		}
 		r.Flags &^= block.SkipDefaultKey | block.KeyHeld // what goes down from here is this target's, not the sender's
-	} else if r.Op == block.OpDiscard && !e.discards {
-		return nil, block.ErrNotSupported
 	}
 	r.Off += e.start
 	return e.Device, nil
+}
+
+// admits refuses what the target does not take.
+func (e *encrypt) admits(r *block.Request) error {
+	switch {
+	case r.Crypt.Active():
+		return fmt.Errorf("%w: the target encrypts itself", block.ErrNoCrypto)
+	case r.Op == block.OpDiscard && !e.discards:
+		return block.ErrNotSupported
+	}
+	return nil
 }
 
 // Info raises the block size to the data unit. Zeroes are written, so that
@@ -212,12 +253,17 @@ func (e *encrypt) Under() []block.Span {
 	return []block.Span{{Dev: e.Device, Off: e.start, Len: e.length}}
 }
 
-// Status prints the key's reference, so that the line can be loaded again.
+// Status prints the key's reference, of a wiped one too, so that the line can be
+// loaded again.
 func (e *encrypt) Status(k dm.StatusKind) string {
 	if k == dm.StatusInfo {
 		return ""
 	}
-	s := fmt.Sprintf("%s %s %d %s %d", e.cipher, dm.QuoteWord(e.ref.String()), e.ivOffset, dm.QuoteWord(e.name), e.start>>9)
+	key := "-"
+	if h := e.held.Load(); h != nil {
+		key = dm.QuoteWord(h.ref.String())
+	}
+	s := fmt.Sprintf("%s %s %d %s %d", e.cipher, key, e.ivOffset, dm.QuoteWord(e.name), e.start>>9)
 	if len(e.options) > 0 {
 		s += fmt.Sprintf(" %d %s", len(e.options), strings.Join(e.options, " "))
 	}

@@ -1,0 +1,5 @@
+//go:build race
+
+package dmcrypt
+
+const raceEnabled = true
