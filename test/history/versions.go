@@ -24,6 +24,11 @@ type version struct {
 	during  window // to is never while it is under way
 	certain bool   // it was written; others may have been
 	durable bool   // a crash does not take it away
+
+	// since is the step from which on a version that was found to be there may have
+	// been written: it is one of several that overlapped, in the parts of one request
+	// or in several, and until something later is durable a crash may bring back each.
+	since int
 }
 
 // before reports whether v was over before w began.
@@ -91,7 +96,11 @@ func (m *medium) flush(began int) {
 // replaced reports whether a durable version has replaced version j for good.
 func replaced(all []version, j int) bool {
 	for k := range all {
-		if all[k].durable && all[j].before(&all[k]) {
+		from := all[k].during.from
+		if all[k].since != 0 {
+			from = all[k].since
+		}
+		if all[k].durable && all[j].during.to < from {
 			return true
 		}
 	}
@@ -150,16 +159,17 @@ func (m *medium) settle(now int, got []byte) error {
 		if !m.oneReads(int64(i), data, window{now, now}) {
 			return fmt.Errorf("sector %d holds %x…, and may hold %s", i, data[:8], describe(all, window{now, now}))
 		}
-		seen, wild := 0, false
+		seen, wild, since := 0, false, now
 		for j := range all {
 			if shows(all, j, window{now, now}) {
 				seen++
 				wild = wild || all[j].wild
+				since = min(since, all[j].during.from)
 			}
 		}
 		last := all[len(all)-1]
 		if seen > 1 || last.data == nil || !last.certain {
-			m.sectors[i] = append(all, version{data: bytes.Clone(data), wild: wild, during: window{now, now}, certain: true})
+			m.sectors[i] = append(all, version{data: bytes.Clone(data), wild: wild, during: window{now, now}, certain: true, since: since})
 		}
 	}
 	return nil
