@@ -21,8 +21,8 @@ func (h *history) outcome(c *call, err, want error) error {
 	switch {
 	case err != nil && errors.Is(err, errFault) && h.lastFault >= c.from:
 		return nil
-	case (errors.Is(err, dm.ErrStrands) || err == nil && want == dm.ErrStrands) && h.lastStart >= c.from:
-		return nil // a key was started, or stopped, while the change was under way
+	case (errors.Is(err, dm.ErrStrands) || err == nil && want == dm.ErrStrands) && h.lastUse >= c.from:
+		return nil // a key was started, stopped or evicted while the change was under way
 	case h.kind == Concurrent && (!h.exact(window{c.from, h.step}, c) || slices.ContainsFunc(ended, func(e error) bool { return errors.Is(err, e) })):
 		return nil
 	case want == nil && err != nil:

@@ -52,7 +52,7 @@ type history struct {
 	excused       map[stray]bool // keys that stay where they have no way
 	lastChange    int            // the last step in which tables changed
 	lastFault     int            // the last step in which an engine failed on purpose
-	lastStart     int            // the step in which a key was last started or stopped
+	lastUse       int            // the step in which a key was last started or stopped
 	fallbackFault int            // or the fallback
 	calls         []*call
 	finishing     []*call   // that are done, and not yet compared

@@ -70,7 +70,7 @@ func (h *history) startKey(r *rand.Rand) error {
 	if d == nil || k == nil {
 		return nil
 	}
-	h.lastStart = h.step
+	h.lastUse = h.step
 	stop, err := h.real(d).StartKey(k.real, "the history")
 	h.logf("start %v on %s: %v", k.real, d.name, err)
 	var want error
@@ -94,7 +94,7 @@ func (h *history) stopKey(r *rand.Rand) error {
 	if len(h.starts) == 0 {
 		return nil
 	}
-	h.lastStart = h.step
+	h.lastUse = h.step
 	i := r.IntN(len(h.starts))
 	h.logf("stop %v on %s", h.starts[i].key.real, h.starts[i].dev.name)
 	h.starts[i].stop()
@@ -130,6 +130,7 @@ func (h *history) uses(k *keyUse) (n int) {
 }
 
 func (h *history) evictKey(k *keyUse, how string, ctx context.Context) error {
+	h.lastUse = h.step
 	h.logf("%s %v", how, k.real)
 	h.stats.Evictions++
 	uses, was := h.uses(k), k.closed != 0

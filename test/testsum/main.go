@@ -53,6 +53,11 @@ func main() {
 					if failedIn[e.Package] == 0 { // did not build, crashed, or timed out
 						failed++
 						fmt.Print(strings.Join(output[k], ""))
+						for u, lines := range output { // of tests that did not end
+							if u.pkg == e.Package && u.test != "" {
+								fmt.Printf("FAIL %s %s did not end\n%s", u.pkg, u.test, strings.Join(lines, ""))
+							}
+						}
 					}
 				}
 				if e.Action != "skip" { // skip: no test files
