@@ -65,7 +65,7 @@ type source struct {
 // has reports whether k may come from s, but for the targets of the table gone.
 func (s source) has(k *blkcrypto.Key, gone *Table) bool {
 	for u := range s.started {
-		if u.key == k && !slices.ContainsFunc(gone.rows, func(w row) bool { return w.builder == u.row }) {
+		if u.key == k && !gone.made(u) {
 			return true
 		}
 	}
@@ -102,15 +102,15 @@ type resident struct {
 	key    *blkcrypto.Key
 }
 
-// A retired table was a device's live one, and the keys that came through it are
-// still in engines to which they have no other way.
+// A retired table is one that its device has given up. The keys that came through
+// it, or that it kept there, are still in engines to which they have no other way.
 type retired struct {
 	table   *Table
 	dropped []resident
 }
 
-// giveUp makes t, which m's live table was until now and which no request uses,
-// a retired one. Called with graph.mu held, in the section in which it was
+// giveUp makes t, which m had until now and which no request uses, a retired one. Of
+// m's live table it is called with graph.mu held in the section in which it was
 // replaced: what stands above m and beneath t may be given up next.
 func (m *Mapped) giveUp(t *Table) retired {
 	if t == nil {
@@ -126,7 +126,7 @@ func (m *Mapped) dropped(t *Table) (all []resident) {
 	t.entered.addTo(keys)
 	for h := range t.handles {
 		for u := range h.uses {
-			if slices.ContainsFunc(t.rows, func(w row) bool { return w.builder == u.row }) {
+			if t.made(u) {
 				keys[u.key] = true // of a target of t, which may have sent requests by an earlier table only
 			}
 		}
@@ -149,6 +149,11 @@ func (m *Mapped) dropped(t *Table) (all []resident) {
 		}
 	}
 	return all
+}
+
+// made reports whether a target of t has started u.
+func (t *Table) made(u *use) bool {
+	return slices.ContainsFunc(t.rows, func(w row) bool { return w.builder == u.row })
 }
 
 // leaves returns the leaf devices with engines beneath t. Called with graph.mu
@@ -191,5 +196,7 @@ func (m *Mapped) retire(t retired) {
 	if err := errors.Join(errs...); err != nil && m.o.Warn != nil {
 		m.o.Warn(m, fmt.Errorf("device %q: keys that came through a table that is no longer used: %w", m.Name(), err))
 	}
-	m.discard(t.table)
+	if err := t.table.Close(ctx); err != nil && m.o.Warn != nil {
+		m.o.Warn(m, fmt.Errorf("device %q: closing a table that is no longer used: %w", m.Name(), err))
+	}
 }

@@ -186,3 +186,39 @@ func TestEvictedKeysAreForgotten(t *testing.T) {
 		t.Errorf("%d keys are remembered, though all have been evicted", n)
 	}
 }
+
+// A table that is loaded keeps the keys that it has started where they are; when it
+// is given up without having been live, they go too, though they live on elsewhere.
+func TestALoadedTableThatIsGivenUpKeepsNoKeyBehind(t *testing.T) {
+	crypt := func(leaf string, start int) string {
+		return fmt.Sprintf("0 1024 crypt aes-xts-plain64 %x 0 %s %d", rawKey(xts4k, 9), leaf, start)
+	}
+	for name, giveUp := range map[string]func(w *dmtest.World, c *dm.Mapped) error{
+		"reload": func(w *dmtest.World, c *dm.Mapped) error {
+			return c.Reload(t.Context(), w.Table("0 1024 error"), dm.SuspendOptions{})
+		},
+		"remove": func(_ *dmtest.World, c *dm.Mapped) error { return c.Remove(t.Context(), dm.RemoveOptions{}) },
+	} {
+		w := dmtest.New(t)
+		w.Disk("a", 1<<20, 8)
+		w.Disk("b", 1<<20, 8)
+		w.Map("elsewhere", crypt("b", 0))
+		c := w.Map("c", crypt("a", 0))
+		dmtest.Write(t, c, 0, make([]byte, 512))
+		if err := c.Load(t.Context(), w.Table(crypt("a", 8))); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.Device("a").Engine().Stats().Resident; n != 1 {
+			t.Fatalf("%s: %d keys in the engine of a before, want the target's", name, n)
+		}
+		if err := giveUp(w, c.Mapped); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.Device("a").Engine().Residents(); len(r) != 0 {
+			t.Errorf("%s: in the engine of a, which both tables have left: %v", name, r)
+		}
+	}
+}

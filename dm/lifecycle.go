@@ -72,18 +72,15 @@ func (m *Mapped) Clear(ctx context.Context) error {
 	return err
 }
 
-// discard closes a table that nothing uses any more. What goes wrong there
-// does not undo the change that replaced it.
+// discard closes a table that was never live, and that nothing uses any more. Its
+// targets may have started keys, and so have kept them in engines beneath. What
+// goes wrong there does not undo the change that replaced it.
 func (m *Mapped) discard(t *Table) {
-	if t == nil {
-		return
-	}
 	point.At("dm: discarding")
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	if err := t.Close(ctx); err != nil && m.o.Warn != nil {
-		m.o.Warn(m, fmt.Errorf("device %q: closing a table that is no longer used: %w", m.Name(), err))
-	}
+	graph.mu.Lock()
+	r := m.giveUp(t)
+	graph.mu.Unlock()
+	m.retire(r)
 }
 
 // SuspendOptions change how a device is suspended.

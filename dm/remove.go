@@ -97,8 +97,8 @@ func (m *Mapped) teardown(ctx context.Context) error {
 	live := m.giveUp(m.live.Swap(nil))
 	graph.mu.Unlock()
 	m.admit() // those who waited find no table
-	m.discard(inactive)
 	m.retire(live)
+	m.discard(inactive) // second: a key that both have started goes with the last
 	m.events.raise(Event{Kind: EventRemoved})
 	if m.o.Gone != nil {
 		m.o.Gone(m)

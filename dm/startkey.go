@@ -28,10 +28,12 @@ type use struct {
 // tables come and go, and what it needs for that is kept in reserve from now on,
 // so that no request fails for want of memory later. Only a device that serves the
 // key natively and can never change, because it and all beneath are immutable,
-// keeps nothing; nor does one without a table yet. A hardware-wrapped key has no software form, so it is refused
-// with block.ErrNoCrypto unless every path beneath serves it now, and from then
-// until stop, or its eviction, no reload of m or of a device beneath takes that
-// away (dm-fscrypt.md, invariant 38). stop may be called again.
+// keeps nothing; nor does one without a table yet.
+//
+// A hardware-wrapped key has no software form, so it is refused with
+// block.ErrNoCrypto unless every path beneath serves it now, and from then until
+// stop, or its eviction, no reload of m or of a device beneath takes that away
+// (dm-fscrypt.md, invariant 38). stop may be called again.
 func (m *Mapped) StartKey(k *blkcrypto.Key, by string) (stop func(), err error) {
 	return m.startKey(&use{key: k, by: by})
 }
