@@ -16,6 +16,7 @@ import (
 	"keyway/internal/dmtest"
 	"keyway/luks"
 	"keyway/test/fixtures"
+	"keyway/test/harness"
 )
 
 // readDisk reads the header of a fixture.
@@ -182,12 +183,7 @@ func TestObstacles(t *testing.T) {
 
 // TestDumpIsCryptsetups: the JSON is the same, byte for byte.
 func TestDumpIsCryptsetups(t *testing.T) {
-	path, err := exec.LookPath("cryptsetup")
-	if err != nil {
-		if path = "/usr/sbin/cryptsetup"; !exists(path) {
-			t.Skip("cryptsetup is not installed (scripts/install-tools)")
-		}
-	}
+	harness.Need(t, "cryptsetup")
 	n := 0
 	for _, d := range fixtures.LUKS(t) {
 		h, header, _, err := readDisk(t, d, luks.Permissive)
@@ -200,7 +196,7 @@ func TestDumpIsCryptsetups(t *testing.T) {
 		if err := os.WriteFile(file, header, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(path, "luksDump", "--dump-json-metadata", "--disable-locks", file)
+		cmd := exec.Command("cryptsetup", "luksDump", "--dump-json-metadata", "--disable-locks", file)
 		want, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("%s: %v", d.Name, err)
@@ -212,9 +208,4 @@ func TestDumpIsCryptsetups(t *testing.T) {
 	if n < 14 {
 		t.Errorf("%d headers compared, want at least 14", n)
 	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
