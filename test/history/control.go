@@ -84,7 +84,6 @@ func (h *history) create(r *rand.Rand) error {
 	c.finish = func() error {
 		d.coming = nil
 		if err == nil {
-			h.replaced = true
 			d.become(t, window{c.from, h.step})
 		}
 		return h.outcome(c, err, nil)
@@ -274,7 +273,6 @@ func (h *history) resumeOf(d *device, parent context.Context) error {
 		if err == nil {
 			if t != nil {
 				h.flushed(d, c, dm.SuspendOptions{})
-				h.replaced = true
 				d.become(t, window{c.from, h.step})
 				d.loaded = nil
 			}
@@ -343,7 +341,6 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 				k.dead = h.step
 			}
 			h.flushed(d, c, o)
-			h.replaced = true
 			d.become(t, window{c.from, h.step})
 			d.loaded, d.paused = nil, false
 		}

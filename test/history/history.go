@@ -48,8 +48,8 @@ type history struct {
 	step          int
 	begun         int            // requests so far
 	lastWait      int            // the last step before which all that had begun was blocked or done
-	replaced      bool           // a live table has gone since the last look
-	excused       map[stray]bool // keys that stay where they have no way
+	stopped       bool           // a StartKey has been stopped since the last look
+	excused       map[stray]bool // keys that it alone had kept where they are
 	lastChange    int            // the last step in which tables changed
 	lastFault     int            // the last step in which an engine failed on purpose
 	lastUse       int            // the step in which a key was last started or stopped
@@ -224,7 +224,6 @@ func (h *history) setup() error {
 	if h.variant == oneSlot {
 		h.slots = 1
 	}
-	h.excused = map[stray]bool{}
 	h.excused = map[stray]bool{}
 	h.ctx, h.cancel = context.WithCancel(background)
 	var err error

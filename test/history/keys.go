@@ -99,6 +99,7 @@ func (h *history) stopKey(r *rand.Rand) error {
 	h.logf("stop %v on %s", h.starts[i].key.real, h.starts[i].dev.name)
 	h.starts[i].stop()
 	h.starts[i].stop()
+	h.stopped = true
 	h.starts = slices.Delete(h.starts, i, i+1)
 	return nil
 }

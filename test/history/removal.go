@@ -81,7 +81,6 @@ func (h *history) reap() error {
 
 // forget ends the life of d.
 func (h *history) forget(d *device) {
-	h.replaced = true
 	d.become(nil, h.nowWindow())
 	d.gone, d.loaded, d.paused = true, nil, false
 	h.put(d.name, nil)

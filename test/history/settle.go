@@ -210,15 +210,15 @@ type stray struct {
 	id uint64
 }
 
-// strays checks that no engine has a key that has no way to it any more, since a
-// live table is gone: a reload evicts from what it drops (dm-fscrypt.md, invariants
-// 59 and 61). Where an inactive table, or a StartKey, was the last reason for a key
-// to stay, it stays until it is evicted.
+// strays checks that no engine has a key that has no way to it any more: a table
+// that is given up, whether it was live or not, evicts from what it drops
+// (dm-fscrypt.md, invariants 59 and 61). Where a StartKey was the last reason for a
+// key to stay, it stays until it is evicted.
 func (h *history) strays() error {
 	if h.kind == Concurrent {
 		return nil
 	}
-	defer func() { h.replaced = false }()
+	defer func() { h.stopped = false }()
 	for _, d := range h.leaves {
 		if d.leaf.engine == nil {
 			continue
@@ -227,7 +227,7 @@ func (h *history) strays() error {
 			stray := stray{d.leaf.engine, r.ID}
 			switch {
 			case r.Quarantined != "" || h.hasWay(r.ID, d.leaf) || h.excused[stray]:
-			case !h.replaced:
+			case h.stopped:
 				h.excused[stray] = true
 			default:
 				return fmt.Errorf("%s has key %s in slot %d, which has no way there any more (dm-fscrypt.md, invariant 61)", d.leaf.engine.Name(), r.Key, r.Slot)

@@ -1,12 +1,15 @@
 // Command testsum reads the output of `go test -json` on standard input, shows
 // package results, failures and skips with their output, and adds what it counted
-// as one line "passed failed skipped" to the file named by its argument.
+// as one line "passed failed skipped" to the file named by its argument, and the
+// failures, whole, to the file of that name with ".failures" after it.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -29,6 +32,8 @@ func main() {
 		os.Exit(2)
 	}
 	var passed, failed, skipped int
+	var failures strings.Builder
+	both := io.MultiWriter(os.Stdout, &failures)
 	output := map[key][]string{}
 	failedIn := map[string]int{} // tests that failed, by package
 	in := bufio.NewScanner(os.Stdin)
@@ -52,10 +57,10 @@ func main() {
 				if e.Action == "fail" {
 					if failedIn[e.Package] == 0 { // did not build, crashed, or timed out
 						failed++
-						fmt.Print(strings.Join(output[k], ""))
+						fmt.Fprintf(both, "FAIL %s\n%s", e.Package, strings.Join(output[k], ""))
 						for u, lines := range output { // of tests that did not end
 							if u.pkg == e.Package && u.test != "" {
-								fmt.Printf("FAIL %s %s did not end\n%s", u.pkg, u.test, strings.Join(lines, ""))
+								fmt.Fprintf(both, "FAIL %s %s did not end\n%s", u.pkg, u.test, strings.Join(lines, ""))
 							}
 						}
 					}
@@ -71,7 +76,7 @@ func main() {
 			case "fail":
 				failed++
 				failedIn[e.Package]++
-				fmt.Printf("FAIL %s %s\n%s", e.Package, e.Test, strings.Join(output[k], ""))
+				fmt.Fprintf(both, "FAIL %s %s\n%s", e.Package, e.Test, strings.Join(output[k], ""))
 			case "skip":
 				skipped++
 				fmt.Printf("skip %s %s\n%s", e.Package, e.Test, strings.Join(output[k], ""))
@@ -83,10 +88,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
 		failed++
 	}
-	f, err := os.OpenFile(os.Args[1], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	add(os.Args[1], fmt.Sprintln(passed, failed, skipped))
+	add(os.Args[1]+".failures", failures.String())
+}
+
+func add(file, text string) {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err == nil {
-		fmt.Fprintln(f, passed, failed, skipped)
-		err = f.Close()
+		_, err = f.WriteString(text)
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
