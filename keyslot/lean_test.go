@@ -37,7 +37,7 @@ func TestLeanManagerDoesNotWaitForQuarantine(t *testing.T) {
 				}
 				return nil
 			}
-			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			short, cancel := context.WithTimeout(ctx, time.Minute)
 			defer cancel()
 			s, err := m.Get(short, b.Key, false)
 			if !errors.Is(err, secret.ErrLimit) || !errors.Is(err, keyslot.ErrProgram) {

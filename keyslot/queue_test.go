@@ -472,7 +472,7 @@ func TestAllSlotsInQuarantine(t *testing.T) {
 func TestNoReleaseIsMissed(t *testing.T) {
 	m, e := newManager(t, 1)
 	keys := newKeys(t, 2)
-	c, cancel := context.WithTimeout(ctx, 20*time.Second)
+	c, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var begun, done atomic.Int64 // rounds
 	var wg sync.WaitGroup

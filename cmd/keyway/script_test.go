@@ -151,7 +151,7 @@ func cmdTerm(ts *testscript.TestScript, _ bool, _ []string) {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		ts.Fatalf("the daemon is still there 30 s after SIGTERM\n%s", d.log.String())
 	}
 	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
@@ -164,7 +164,7 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	// What the daemon has written comes through a pipe.
 	d := daemonOf(ts)
 	found := strings.Contains(d.log.String(), args[0])
-	for end := time.Now().Add(5 * time.Second); !found && !neg && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !found && !neg && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		found = strings.Contains(d.log.String(), args[0])
 	}
 	if found == neg {

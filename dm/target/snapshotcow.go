@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"keyway/block"
@@ -371,7 +372,7 @@ func (v *view) fail(ctx context.Context, why string) {
 	c.dead, c.why = make(chan struct{}), why
 	failed := c.head
 	c.head, c.tail, c.pending, c.made = nil, nil, nil, exceptions{}
-	views := c.views
+	views := slices.Clone(c.views) // some may leave meanwhile
 	c.mu.Unlock()
 	if c.store != nil {
 		if err := c.store.writeHeader(ctx, v.to, false); err != nil {

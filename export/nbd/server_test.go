@@ -19,7 +19,7 @@ import (
 	"keyway/internal/nbdproto/nbdtest"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute // a machine under load is no failure
 
 // start serves exports on a Unix socket and returns how to connect. When the
 // test ends the server is stopped, and everything must be gone.

@@ -68,7 +68,7 @@ func stop(t *testing.T, d *Daemon) {
 	if d.ending.Err() != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := d.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)

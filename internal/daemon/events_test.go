@@ -99,7 +99,7 @@ func TestHubWakesAllWhoWait(t *testing.T) {
 // collect reads so many events.
 func collect(t *testing.T, c *control.Client, from control.EventsFrom, n int) (all []control.Event) {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, errors.New("too few events"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("too few events"))
 	defer cancel()
 	for e, err := range c.Events(ctx, from) {
 		if err != nil {

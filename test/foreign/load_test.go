@@ -73,7 +73,7 @@ type world struct {
 
 // ctx bounds one command: none takes long, whatever is under way.
 func (w *world) ctx() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(w.t.Context(), 30*time.Second)
+	return context.WithTimeout(w.t.Context(), 2*time.Minute)
 }
 
 // do gives a command and fails the test with it.
