@@ -2,6 +2,7 @@ package luks
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -81,7 +82,7 @@ func TestKDFVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]byte, len(want))
-		if err := c.kdf.derive(got, []byte(c.pass)); err != nil {
+		if err := c.kdf.derive(context.Background(), got, []byte(c.pass)); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want) {

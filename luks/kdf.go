@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"context"
 	"crypto/pbkdf2"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -30,12 +31,16 @@ func hashOf(name string) (func() hash.Hash, error) {
 }
 
 // derive fills dst with the key that a KDF makes of a passphrase. It blocks as
-// long as the header asks for, within the limits of its policy.
-func (k *KDF) derive(dst, passphrase []byte) error {
+// long as the header asks for, within the limits of its policy, or until ctx is
+// done: then dst holds zeroes and the error is that of ctx.
+func (k *KDF) derive(ctx context.Context, dst, passphrase []byte) error {
 	switch k.Type {
 	case "pbkdf2":
-		return derivePBKDF2(dst, passphrase, k.Hash, k.Salt, k.Iterations)
+		return derivePBKDF2(ctx, dst, passphrase, k.Hash, k.Salt, k.Iterations)
 	case "argon2i", "argon2id":
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		f := argon2.IDKey
 		if k.Type == "argon2i" {
 			f = argon2.Key
@@ -52,8 +57,11 @@ func (k *KDF) derive(dst, passphrase []byte) error {
 	return fmt.Errorf("key derivation %q: %w", k.Type, ErrUnsupported)
 }
 
-// derivePBKDF2 is RFC 8018, section 5.2.
-func derivePBKDF2(dst, passphrase []byte, hash string, salt []byte, iterations int) error {
+// derivePBKDF2 is RFC 8018, section 5.2. It is cancelled as derive is.
+func derivePBKDF2(ctx context.Context, dst, passphrase []byte, hash string, salt []byte, iterations int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	h, err := hashOf(hash)
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func (h *Header) Open(ctx context.Context, r io.ReaderAt, passphrase []byte, slo
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		v, err := h.try(r, k, passphrase)
+		v, err := h.try(ctx, r, k, passphrase)
 		if err == nil {
 			return v, nil
 		}
@@ -83,7 +83,7 @@ func (h *Header) slotsToTry(slot int) ([]*Keyslot, error) {
 }
 
 // try opens one keyslot.
-func (h *Header) try(r io.ReaderAt, k *Keyslot, passphrase []byte) (*Volume, error) {
+func (h *Header) try(ctx context.Context, r io.ReaderAt, k *Keyslot, passphrase []byte) (*Volume, error) {
 	d := h.digestOf(k.ID)
 	if d == nil || d.Type != "pbkdf2" {
 		return nil, fmt.Errorf("no digest recognises its key: %w", ErrUnsupported)
@@ -106,7 +106,7 @@ func (h *Header) try(r io.ReaderAt, k *Keyslot, passphrase []byte) (*Volume, err
 	if err := readFull(r, m, k.Area.Offset); err != nil {
 		return nil, err
 	}
-	if err := k.KDF.derive(areaKey.Bytes(), passphrase); err != nil {
+	if err := k.KDF.derive(ctx, areaKey.Bytes(), passphrase); err != nil {
 		return nil, err
 	}
 	if err := decryptArea(k.Area.Encryption, areaKey.Bytes(), m); err != nil {
@@ -117,7 +117,7 @@ func (h *Header) try(r io.ReaderAt, k *Keyslot, passphrase []byte) (*Volume, err
 		return nil, err
 	}
 	afMerge(key.Bytes(), m[:k.KeySize*k.AF.Stripes], newHash())
-	good, err := d.recognises(key.Bytes())
+	good, err := d.recognises(ctx, key.Bytes())
 	if err != nil || !good {
 		key.Wipe()
 		if err == nil {
@@ -129,10 +129,10 @@ func (h *Header) try(r io.ReaderAt, k *Keyslot, passphrase []byte) (*Volume, err
 }
 
 // recognises reports whether key is the one that the digest was made of.
-func (d *Digest) recognises(key []byte) (bool, error) {
+func (d *Digest) recognises(ctx context.Context, key []byte) (bool, error) {
 	got := make([]byte, len(d.Digest))
 	defer secret.Wipe(got)
-	if err := derivePBKDF2(got, key, d.Hash, d.Salt, d.Iterations); err != nil {
+	if err := derivePBKDF2(ctx, got, key, d.Hash, d.Salt, d.Iterations); err != nil {
 		return false, fmt.Errorf("digest %d: %w", d.ID, err)
 	}
 	return subtle.ConstantTimeCompare(got, d.Digest) == 1, nil
