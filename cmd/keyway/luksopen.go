@@ -4,28 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"keyway/blkcrypto"
 	"keyway/control"
 	"keyway/dm/target"
 	"keyway/internal/daemon"
 	"keyway/keystore"
-	"keyway/luks"
 )
 
 func (c *cli) luksOpen() *cobra.Command {
-	var header, keyFile, policy string
-	var slot int
+	var vf volumeFlags
 	var r control.Create
 	cmd := &cobra.Command{
 		Use:   "open IMAGE NAME",
 		Short: "Make device NAME of the data of a LUKS volume",
 		Long: `Make device NAME of the data of a LUKS volume. The passphrase is asked for on a
 terminal; otherwise it is the first line of standard input, or the whole of the
-file that --key-file names, "-" for standard input.
+file that --key-file names, "-" for standard input, or of what --key-fd has open.
 
 The passphrase stays in this process. The daemon gets the volume key alone, as key
 luks-NAME, by descriptor; it is gone with the last table that uses it. After a
@@ -34,67 +32,46 @@ restart of the daemon the same command brings the device back to life.`,
   keyway luks open data.img data --header data.header --key-file data.key`,
 		Args: exactly("IMAGE", "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("key-slot") && (slot < 0 || slot > 31) {
-				return misusef("luks open: --key-slot %d is not 0 to 31", slot)
+			if err := vf.check(cmd); err != nil {
+				return err
 			}
 			if err := keystore.CheckName("luks-" + args[1]); err != nil {
 				return misusef("luks open: %w", err)
 			}
-			l, err := openLUKS(args[0], header, policy, false)
+			v, err := vf.open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			defer l.file.Close()
-			if err := l.Writable(); err != nil {
-				return err
-			}
-			pass, err := readPassphrase(cmd.Context(), keyFile, "passphrase of "+args[0])
-			if err != nil {
-				return err
-			}
-			v, err := l.Open(cmd.Context(), l.file, pass.Bytes(), slot)
-			pass.Wipe()
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			defer v.Key.Wipe()
-			path, err := filepath.Abs(args[0])
-			if err != nil {
-				return err
-			}
+			defer v.close()
 			r.Name = args[1]
-			return changed(c.openVolume(cmd.Context(), l, v, path, r))
+			return changed(v.give(cmd.Context(), c.client(), r))
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&header, "header", "", "`file` with the header, where it is apart from the data")
-	f.StringVar(&keyFile, "key-file", "", "`file` whose bytes are the passphrase, - for standard input to its end")
-	f.IntVar(&slot, "key-slot", luks.AnySlot, "try this `keyslot` alone (default: all, the preferred first)")
-	f.StringVar(&policy, "header-policy", permissive, "what a header may ask for: `strict` or permissive")
+	vf.add(f)
 	f.BoolVar(&r.ReadOnly, "read-only", false, "refuse writes")
 	return c.withTimeout(cmd, giveUp)
 }
 
-// openVolume gives the daemon the key of an opened volume, and a table that uses it.
-// Without the table the key goes again.
-func (c *cli) openVolume(ctx context.Context, l luksImage, v *luks.Volume, path string, r control.Create) (ch control.Changed, err error) {
-	mode, err := target.ModeOf("crypt", l.Segments[0].Encryption, v.Key.Len())
+// give gives a daemon the key of the volume, and a table that uses it. Without the
+// table the key goes again.
+func (v *volume) give(ctx context.Context, client *control.Client, r control.Create) (ch control.Changed, err error) {
+	mode, err := v.mode()
 	if err != nil {
-		return ch, fmt.Errorf("%s: %w", path, err)
+		return ch, fmt.Errorf("%s: %w", v.path, err)
 	}
 	name := "luks-" + r.Name
-	r.Table, err = l.Table(v, daemon.PathURI(path), l.data, fmt.Sprintf(":%d:logon:%s", v.Key.Len(), name))
+	r.Table, err = v.Table(v.Volume, daemon.PathURI(v.path), v.data, fmt.Sprintf(":%d:logon:%s", v.Key.Len(), name))
 	if err != nil {
-		return ch, fmt.Errorf("%s: %w", path, err)
+		return ch, fmt.Errorf("%s: %w", v.path, err)
 	}
-	client := c.client()
 	again, err := waitsForKey(ctx, client, r, name)
 	if err != nil {
 		return ch, err
 	}
 	k := control.AddKey{
 		Name: name, Mode: mode.String(), DataUnit: 512, Auto: true, Weak: true,
-		Source: fmt.Sprintf("LUKS keyslot %d of %s", v.Slot, path),
+		Source: fmt.Sprintf("LUKS keyslot %d of %s", v.Slot, v.path),
 	}
 	if ch, err = addKey(ctx, client, k, v.Key); err != nil || again {
 		return ch, err
@@ -104,6 +81,29 @@ func (c *cli) openVolume(ctx context.Context, l luksImage, v *luks.Volume, path 
 		return ch, errors.Join(err, undo)
 	}
 	return ch, nil
+}
+
+// mode is the mode of the volume key: that of the cipher of every segment that it opens.
+func (v *volume) mode() (blkcrypto.Mode, error) {
+	var mode blkcrypto.Mode
+	for i := range v.Segments {
+		s := &v.Segments[i]
+		if s.Type != "crypt" || s.Backup() {
+			continue
+		}
+		m, err := target.ModeOf("crypt", s.Encryption, v.Key.Len())
+		if err != nil {
+			return 0, fmt.Errorf("segment %d: %w", s.ID, err)
+		}
+		if mode != 0 && m != mode {
+			return 0, fmt.Errorf("segment %d: its cipher %s has mode %v, and a segment before it %v: one key does not serve both", s.ID, s.Encryption, m, mode)
+		}
+		mode = m
+	}
+	if mode == 0 {
+		return 0, errors.New("no segment is encrypted")
+	}
+	return mode, nil
 }
 
 // waitsForKey reports whether the device is there already, with this table, and the

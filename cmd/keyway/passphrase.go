@@ -35,6 +35,12 @@ func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, e
 		defer f.Close()
 		in = f
 	}
+	return readSecret(in, "key file "+file)
+}
+
+// readSecret reads what is open to its end; name says what it is. The caller wipes the
+// result.
+func readSecret(in *os.File, name string) (*secret.Buffer, error) {
 	most := maxKeyPipe
 	if st, err := in.Stat(); err != nil {
 		return nil, err
@@ -44,7 +50,7 @@ func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, e
 	}
 	b, err := secret.ReadFrom(in, most)
 	if err != nil {
-		return nil, fmt.Errorf("key file %s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, nil
 }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"keyway/control"
+	"keyway/internal/secret"
+	"keyway/internal/size"
+	"keyway/luks"
+)
+
+// A volumeFlags says which volume is opened, and how.
+type volumeFlags struct {
+	header, policy string
+	key            keyFlags
+	slot           int
+}
+
+func (v *volumeFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&v.header, "header", "", "`file` with the header, where it is apart from the data")
+	v.key.add(f)
+	f.IntVar(&v.slot, "key-slot", luks.AnySlot, "try this `keyslot` alone (default: all, the preferred first)")
+	f.StringVar(&v.policy, "header-policy", permissive, "what a header may ask for: `strict` or permissive")
+}
+
+// check refuses values that cannot be.
+func (v *volumeFlags) check(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("key-slot") && (v.slot < 0 || v.slot > 31) {
+		return misusef("%s: --key-slot %d is not 0 to 31", cmd.Name(), v.slot)
+	}
+	return nil
+}
+
+// A volume is one that was opened for a daemon.
+type volume struct {
+	luksImage
+	*luks.Volume
+	path string // of the data, absolute
+}
+
+func (v *volume) close() {
+	v.Key.Wipe()
+	v.file.Close()
+}
+
+// open reads the header of image, asks for the passphrase and opens a keyslot. The
+// caller closes the volume.
+func (v *volumeFlags) open(ctx context.Context, image string) (*volume, error) {
+	path, err := filepath.Abs(image)
+	if err != nil {
+		return nil, err
+	}
+	l, err := openLUKS(image, v.header, v.policy, false)
+	if err != nil {
+		return nil, err
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			l.file.Close()
+		}
+	}()
+	// Before anybody types: what would be refused in any case.
+	if err := l.Writable(); err != nil {
+		return nil, fmt.Errorf("%s: %w", image, err)
+	}
+	pass, err := v.key.read(ctx, "passphrase of "+image)
+	if err != nil {
+		return nil, err
+	}
+	got, err := l.Open(ctx, l.file, pass.Bytes(), v.slot)
+	pass.Wipe()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", image, err)
+	}
+	if err := ctx.Err(); err != nil {
+		got.Key.Wipe()
+		return nil, err
+	}
+	opened = true
+	return &volume{l, got, path}, nil
+}
+
+// deviceName makes the name of a device of that of a file.
+func deviceName(path string) string {
+	name := filepath.Base(path)
+	name = strings.TrimSuffix(name, filepath.Ext(name))
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, name)
+	name = strings.TrimLeft(name, ".-")
+	if name == "" {
+		return "volume"
+	}
+	return name[:min(len(name), 48)]
+}
+
+// serveVolume makes the daemon at socket serve an opened volume at address, "" for a
+// socket beside the daemon's, and returns what a user needs to know.
+func (c *cli) serveVolume(ctx context.Context, v *volume, socket, address string, readOnly bool) (string, error) {
+	client := &control.Client{Socket: socket}
+	name := deviceName(v.path)
+	if address == "" {
+		address = "unix:" + filepath.Join(filepath.Dir(socket), name+".sock")
+	}
+	ch, err := v.give(ctx, client, control.Create{Name: name, ReadOnly: readOnly})
+	if err != nil {
+		return "", err
+	}
+	for _, w := range ch.Warnings {
+		warn("%s", w)
+	}
+	e, err := client.AddExport(ctx, control.Export{Name: name, Device: name, NBD: address, ReadOnly: readOnly})
+	if err != nil {
+		return "", err
+	}
+	d, err := client.Device(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return volumeHelp(v, d, e, socket), nil
+}
+
+func volumeHelp(v *volume, d control.Device, e control.Export, socket string) string {
+	var b strings.Builder
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-18s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	mode := ""
+	if d.ReadOnly {
+		mode = " read-only"
+	}
+	fmt.Fprintf(&b, "The data of %s (LUKS%d, %s, keyslot %d) is served%s as device %q.\n\n", v.path, v.Version, size.Format(d.Size), v.Slot, mode, d.Name)
+	line("what it is", "nbdinfo '%s'", e.URI)
+	line("copy it out", "nbdcopy '%s' plain.img", e.URI)
+	drive := "format=raw,if=virtio"
+	if d.ReadOnly {
+		drive += ",read-only=on"
+	}
+	line("as a VM's disk", "qemu-system-x86_64 ... -drive file='%s',%s", e.URI, drive)
+	if path, ok := strings.CutPrefix(e.NBD, "unix:"); ok {
+		line("in this kernel", "nbd-client -unix %s -name %s /dev/nbd0     (as root, after modprobe nbd)", path, e.Name)
+	}
+	line("what there is", "keyway --socket %s ls --tree", socket)
+	b.WriteString("\nCtrl-C ends it when requests under way are answered, and wipes the key.\n")
+	return b.String()
+}
+
+// A keyFlags says where a passphrase comes from.
+type keyFlags struct {
+	file string
+	fd   int
+}
+
+func (k *keyFlags) add(f *pflag.FlagSet) { k.addNamed(f, "key", "the passphrase") }
+
+// addNamed adds --NAME-file and --NAME-fd.
+func (k *keyFlags) addNamed(f *pflag.FlagSet, name, what string) {
+	f.StringVar(&k.file, name+"-file", "", "`file` whose bytes are "+what+", - for standard input to its end")
+	f.IntVar(&k.fd, name+"-fd", -1, "open `descriptor` whose bytes, to the end, are "+what)
+}
+
+func (k *keyFlags) given() bool { return k.file != "" || k.fd >= 0 }
+
+// read reads a passphrase: of the descriptor, of the file, or a line of a terminal or
+// of standard input. The caller wipes it.
+func (k *keyFlags) read(ctx context.Context, prompt string) (*secret.Buffer, error) {
+	switch {
+	case k.fd >= 0 && k.file != "":
+		return nil, misusef("a key file and a descriptor are two passphrases: one has to do")
+	case k.fd < 0:
+		return readPassphrase(ctx, k.file, prompt)
+	}
+	in := os.NewFile(uintptr(k.fd), "descriptor")
+	if in == nil {
+		return nil, misusef("descriptor %d is not open", k.fd)
+	}
+	defer in.Close()
+	return readSecret(in, fmt.Sprintf("descriptor %d", k.fd))
+}
+
+// imageHint adds to the failure of a daemon's start what to do for an image.
+func imageHint(err error, v *volume) error {
+	if v == nil || !strings.Contains(err.Error(), "somebody listens there already") {
+		return err
+	}
+	return &control.Error{Message: err.Error(), Hint: "a daemon runs already: \"keyway luks open\" gives it the image; \"keyway --socket PATH serve\" starts another"}
+}
+
+// imageState makes a state directory for as long as an image is served.
+func imageState(socket string) (string, error) {
+	if socket == "" {
+		return "", errors.New("no control socket: set --socket, $KEYWAY_SOCKET or $XDG_RUNTIME_DIR")
+	}
+	dir := filepath.Dir(socket)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(dir, "serve-")
+}
