@@ -230,6 +230,27 @@ func (h *history) stranded(d *device, t *table) (all []*keyUse) {
 	return all
 }
 
+// revoked are the wrapped keys that are evicted, and of which the model does not
+// know why.
+func (h *history) revoked() (all []*keyUse) {
+	keys := slices.Clone(h.keys)
+	for _, u := range h.mapped {
+		for _, t := range h.tablesOf(u) {
+			for _, r := range t.rows {
+				if r.encrypts() {
+					keys = append(keys, r.key)
+				}
+			}
+		}
+	}
+	for _, k := range keys {
+		if k.cfg.KeyType == blkcrypto.HWWrapped && k.real != nil && k.real.Evicted() && k.closed == 0 && k.killed == 0 && !slices.Contains(all, k) {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
 // lifeBefore is the table that u has but for the trial of another on d.
 func lifeBefore(u, d *device) (all []*table) {
 	if n := len(u.lives); u == d && n > 1 && u.lives[n-2].table != nil {
@@ -326,11 +347,17 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 		}
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, patience)
-	c := &call{what: "reload " + d.name, dev: d, control: true}
+	c := &call{what: "reload " + d.name, dev: d, control: true, revokes: o.Revoke}
 	d.coming = &life{t, h.nowWindow()}
 	c.finish = func() error {
 		cancel()
 		d.coming = nil
+		if o.Revoke && h.kind == Concurrent && (!h.exact(window{c.from, h.step}, c) || h.lastUse >= c.from) {
+			for _, k := range h.revoked() { // came into use while the reload was under way
+				k.killed = c.from
+				revoked = append(revoked, k)
+			}
+		}
 		for _, k := range revoked {
 			if k.real.Evicted() {
 				k.seal(c.from, h.step)

@@ -77,6 +77,7 @@ type call struct {
 	dev     *device
 	control bool // it changes dev
 	io      *ioCall
+	revokes bool    // it may make wrapped keys useless
 	closes  *keyUse // it begins by making this key useless
 	idles   *keyUse // it does so, unless requests use it
 	done    atomic.Bool

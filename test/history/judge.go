@@ -181,7 +181,7 @@ func (h *history) promised(d *device, marked bool) bool {
 // judgeKey says how a request may end that needs key k.
 func (h *history) judgeKey(v *verdict, k *keyUse, w window) {
 	for _, c := range append(slices.Clone(h.calls), h.finishing...) {
-		if c.idles == k && k.closed == 0 {
+		if c.idles == k && k.closed == 0 || c.revokes && k.cfg.KeyType == blkcrypto.HWWrapped {
 			v.may(blkcrypto.ErrKeyEvicted)
 		}
 	}
