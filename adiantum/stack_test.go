@@ -35,3 +35,22 @@ func TestStackHoldsNoStreamAfterACall(t *testing.T) {
 		})
 	}
 }
+
+func TestStackHoldsNoStreamAfterBytes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	key, plain := dataunittest.Random(r, KeySize), dataunittest.Random(r, 255)
+	b, err := NewBytes(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Wipe()
+	secrets, buf := [][]byte{key[:16], key[16:]}, make([]byte, len(plain))
+	b.Encrypt(buf, plain, [4]uint64{7})
+	for at := 0; at+2*blockLen <= len(plain); at += blockLen {
+		s := make([]byte, blockLen)
+		subtle.XORBytes(s, plain[at:][:blockLen], buf[at:])
+		secrets = append(secrets, s)
+	}
+	dataunittest.Forgets(t, func() { b.Decrypt(buf, buf, [4]uint64{7}) }, secrets...)
+	dataunittest.Forgets(t, func() { b.Encrypt(buf, buf, [4]uint64{7}) }, secrets...)
+}
