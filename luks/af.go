@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"hash"
 
@@ -23,6 +24,28 @@ func afMerge(dst, src []byte, h hash.Hash) {
 	}
 	xor(dst, src[last:])
 	forget(h)
+}
+
+// afSplit is the inverse: it fills dst, some stripes of len(key) bytes each, with
+// random bytes and at the end with what makes key of them.
+func afSplit(dst, key []byte, h hash.Hash) error {
+	n := len(key)
+	if len(dst) < n || len(dst)%n != 0 {
+		panic("luks: stripes of another size than the key")
+	}
+	last := len(dst) - n
+	if _, err := rand.Read(dst[:last]); err != nil {
+		return err
+	}
+	sum := dst[last:]
+	clear(sum)
+	for at := 0; at < last; at += n {
+		xor(sum, dst[at:at+n])
+		diffuse(sum, h)
+	}
+	xor(sum, key)
+	forget(h)
+	return nil
 }
 
 func xor(dst, src []byte) {

@@ -1,6 +1,7 @@
-// Package luks reads LUKS1 and LUKS2: it checks the header of an encrypted volume,
-// finds the volume key with a passphrase, and says with which rows of dm-crypt the
-// data is read.
+// Package luks reads and writes LUKS1 and LUKS2: it checks the header of an encrypted
+// volume, finds the volume key with a passphrase, and says with which rows of dm-crypt
+// the data is read; it makes headers (Format) and changes their keys and what else
+// they say (Edit).
 //
 // Headers are untrusted input. Every number is bounded before it is used, JSON is
 // taken only as the format has it (no key twice, no surplus bytes, numbers of 64
@@ -10,7 +11,12 @@
 //
 // What a header says about a reencryption under way or requirements that nobody
 // here knows does not keep it from being read; Header.Obstacles lists it, and
-// Header.Table refuses. A writer must refuse too.
+// Header.Table and Edit refuse.
+//
+// Each change is whole or not there, whatever is lost or torn by a crash: new key
+// material is durable before a header names it, of the two copies of a LUKS2 header
+// one is always whole, and a keyslot of LUKS1 changes with one sector. Metadata is
+// kept as it was read, so that members and tokens that nobody here knows survive.
 //
 // Passphrases, derived keys, key material and the volume key are in locked memory
 // and wiped. Two exceptions are not ours to change: the working memory of Argon2
@@ -63,9 +69,14 @@ type Header struct {
 
 	Copies []Copy // LUKS2: first and second; LUKS1: the only one
 
-	meta   *value // LUKS2: the metadata as written
-	policy Policy
-	luks1  luks1
+	meta     *value           // LUKS2: the metadata as written
+	salts    [2][lenSalt]byte // LUKS2: of the copies; zeroes of a damaged one
+	checksum string           // LUKS2: its algorithm
+	policy   Policy
+	detached bool
+	size     int64 // of the device of the header, bytes
+	data     int64 // of the device of the data, bytes; -1: not known
+	luks1    luks1
 }
 
 // A Copy is one of the two copies of a LUKS2 header.
@@ -177,7 +188,7 @@ func Read(r io.ReaderAt, size int64, o Options) (*Header, error) {
 	}
 	var head [8]byte
 	if n, err := r.ReadAt(head[:], 0); err != nil && !(errors.Is(err, io.EOF) && n < len(head)) {
-		return nil, fmt.Errorf("luks: read header: %w", err)
+		return nil, &readError{fmt.Errorf("luks: read header: %w", err)}
 	}
 	var h *Header
 	var err error
@@ -189,7 +200,7 @@ func Read(r io.ReaderAt, size int64, o Options) (*Header, error) {
 	if err != nil {
 		return nil, fmt.Errorf("luks: %w", err)
 	}
-	h.policy = o.Policy
+	h.policy, h.detached, h.size, h.data = o.Policy, o.Data != 0, size, data
 	if err := h.checkAreas(size); err != nil {
 		return nil, fmt.Errorf("luks: %w", err)
 	}

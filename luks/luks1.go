@@ -1,7 +1,6 @@
 package luks
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ const (
 	slots1     = 8
 	slot1At    = 208
 	slot1Bytes = 48
+	slot1Torn  = 6  // its entry lies across two sectors
 	digest1    = 20 // bytes of the digest of the volume key
 	active1    = 0x00ac71f3
 	inactive1  = 0x0000dead
@@ -21,8 +21,12 @@ const (
 	payload1At = 104 // sectors; then u32 bytes of the key, and the digest
 )
 
-// luks1 keeps how LUKS1 says what segments and keyslots say of it in its stead.
-type luks1 struct{ cipher, mode, hash string }
+// luks1 keeps how LUKS1 says what segments and keyslots say of it in its stead, and
+// the header itself.
+type luks1 struct {
+	cipher, mode, hash string
+	raw                []byte
+}
 
 // read1 reads a header of LUKS1 and describes it as LUKS2 would.
 func read1(r io.ReaderAt, size int64, detached bool) (*Header, error) {
@@ -58,7 +62,7 @@ func parse1(b []byte) (*Header, error) {
 		return f.wordOf(&value{kind: '"', text: s}, name)
 	}
 	be := binary.BigEndian
-	l := luks1{word(cipher1At, "cipher name"), word(cipher1At+32, "cipher mode"), word(cipher1At+64, "hash")}
+	l := luks1{word(cipher1At, "cipher name"), word(cipher1At+32, "cipher mode"), word(cipher1At+64, "hash"), b}
 	payload, key := int64(be.Uint32(b[payload1At:])), be.Uint32(b[payload1At+4:])
 	iterations := be.Uint32(b[164:])
 	uuid := text(168, 40, "uuid")
@@ -129,11 +133,6 @@ func (h *Header) parseSlot1(id int, s []byte, key int) (*Keyslot, error) {
 
 // metadata1 says what a header of LUKS1 does in the words of LUKS2.
 func (h *Header) metadata1() *value {
-	str := func(s string) *value { return &value{kind: '"', text: s} }
-	num := func(n int) *value { return &value{kind: '0', text: strconv.Itoa(n)} }
-	big := func(n int64) *value { return str(strconv.FormatInt(n, 10)) }
-	b64 := func(b []byte) *value { return str(base64.StdEncoding.EncodeToString(b)) }
-	obj := func(m ...member) *value { return &value{kind: '{', members: m} }
 	slots, ids := obj(), &value{kind: '['}
 	for _, k := range h.Keyslots {
 		ids.items = append(ids.items, str(strconv.Itoa(k.ID)))

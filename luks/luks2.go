@@ -22,6 +22,8 @@ const (
 	offEpoch    = 16
 	offLabel    = 24 // 48 bytes
 	offAlg      = 72 // 32
+	offSalt     = 104
+	lenSalt     = 64
 	offUUID     = 168
 	offSubsys   = 208 // 48
 	offOffset   = 256
@@ -79,6 +81,11 @@ func read2(r io.ReaderAt, size int64, detached bool) (*Header, error) {
 	copies[use].Used = true
 	h := []*Header{first, second}[use]
 	h.Copies = copies
+	for i, c := range []*Header{first, second} {
+		if copies[i].Err == nil {
+			h.salts[i] = c.salts[i]
+		}
+	}
 	return h, nil
 }
 
@@ -130,10 +137,15 @@ func readCopy(r io.ReaderAt, size, at int64, detached bool) (*Header, error) {
 
 func readFull(r io.ReaderAt, b []byte, at int64) error {
 	if n, err := r.ReadAt(b, at); n < len(b) {
-		return fmt.Errorf("read %d bytes at byte %d: %w", len(b), at, err)
+		return &readError{fmt.Errorf("read %d bytes at byte %d: %w", len(b), at, err)}
 	}
 	return nil
 }
+
+// A readError is of the device, not of what it holds.
+type readError struct{ error }
+
+func (e *readError) Unwrap() error { return e.error }
 
 // parse2 parses one copy, of which magic, version, size and offset are checked.
 func parse2(all []byte, detached bool) (*Header, error) {
@@ -142,10 +154,16 @@ func parse2(all []byte, detached bool) (*Header, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.checksum = alg
 	newHash := checksums[alg]
 	if newHash == nil {
 		return nil, fmt.Errorf("checksum_alg: %q is not known", alg)
 	}
+	i := 0
+	if binary.BigEndian.Uint64(all[offOffset:]) != 0 {
+		i = 1
+	}
+	h.salts[i] = [lenSalt]byte(all[offSalt:])
 	if !checksumFits(all, newHash()) {
 		return nil, errors.New("csum: the checksum does not fit")
 	}
@@ -169,15 +187,19 @@ func parse2(all []byte, detached bool) (*Header, error) {
 	return h, h.readMetadata(detached)
 }
 
-// checksumFits computes the checksum over the copy with zeroes in its place.
+// checksumFits reports whether a copy has its checksum.
 func checksumFits(all []byte, h hash.Hash) bool {
-	var zero [lenChecksum]byte
+	want := checksum(all, h)
+	return bytes.Equal(want[:], all[offChecksum:][:lenChecksum])
+}
+
+// checksum computes the checksum over a copy with zeroes in its place.
+func checksum(all []byte, h hash.Hash) (sum [lenChecksum]byte) {
 	h.Write(all[:offChecksum])
-	h.Write(zero[:])
+	h.Write(sum[:])
 	h.Write(all[offChecksum+lenChecksum:])
-	want := make([]byte, lenChecksum)
-	h.Sum(want[:0])
-	return bytes.Equal(want, all[offChecksum:][:lenChecksum])
+	h.Sum(sum[:0])
+	return sum
 }
 
 // cString returns the text before the first zero byte; there must be one.

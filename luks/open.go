@@ -109,7 +109,7 @@ func (h *Header) try(ctx context.Context, r io.ReaderAt, k *Keyslot, passphrase 
 	if err := k.KDF.derive(ctx, areaKey.Bytes(), passphrase); err != nil {
 		return nil, err
 	}
-	if err := decryptArea(k.Area.Encryption, areaKey.Bytes(), m); err != nil {
+	if err := cryptArea(false, k.Area.Encryption, areaKey.Bytes(), m); err != nil {
 		return nil, err
 	}
 	key, err := secret.New(k.KeySize)
