@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"keyway/internal/plural"
 	"keyway/internal/point"
 )
 
@@ -152,7 +153,7 @@ func (k *Key) drain(ctx context.Context) error {
 		select {
 		case <-k.left:
 		case <-ctx.Done():
-			return fmt.Errorf("%w by %d requests: %w", ErrKeyBusy, k.InUse(), context.Cause(ctx))
+			return fmt.Errorf("%w by %s: %w", ErrKeyBusy, plural.Of(k.InUse(), "request"), context.Cause(ctx))
 		}
 	}
 	return nil
@@ -177,7 +178,7 @@ func Retire(keys ...*Key) error {
 		}
 		k.state.Store(keyAsked)
 		if !k.idle() && busy == nil {
-			busy = fmt.Errorf("key %q: %w by %d requests", k.name, ErrKeyBusy, k.InUse())
+			busy = fmt.Errorf("key %q: %w by %s", k.name, ErrKeyBusy, plural.Of(k.InUse(), "request"))
 		}
 	}
 	next := int32(keyClosed)

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"keyway/blkcrypto"
+	"keyway/internal/plural"
 	"keyway/internal/point"
 	"keyway/keyslot"
 )
@@ -138,11 +139,11 @@ func (e *events) engineEvent(k keyslot.Event) {
 	ev := Event{Slot: k.Slot, Err: k.Err}
 	switch k.Kind {
 	case keyslot.Quarantined:
-		ev.Kind, ev.Detail = EventQuarantined, fmt.Sprintf("keyslot %d, with %d keys", k.Slot, k.Keys)
+		ev.Kind, ev.Detail = EventQuarantined, fmt.Sprintf("keyslot %d, with %s", k.Slot, plural.Of(k.Keys, "key"))
 	case keyslot.Cleared:
 		ev.Kind, ev.Detail = EventSlotCleared, fmt.Sprintf("keyslot %d", k.Slot)
 	case keyslot.WasReset:
-		ev.Kind, ev.Detail = EventReset, fmt.Sprintf("%d keys in place again", k.Keys)
+		ev.Kind, ev.Detail = EventReset, plural.Of(k.Keys, "key")+" in place again"
 	}
 	e.raise(ev)
 }

@@ -3,6 +3,8 @@ package dm
 import (
 	"fmt"
 	"strings"
+
+	"keyway/internal/plural"
 )
 
 // holdup says where the requests are that keep m from draining: the lowest
@@ -10,7 +12,7 @@ import (
 func (m *Mapped) holdup() string {
 	found := m.holdups(map[*Mapped]bool{})
 	if len(found) == 0 {
-		return fmt.Sprintf("%s in progress", requests(m.gate.Inside()))
+		return fmt.Sprintf("%s in progress", plural.Of(m.gate.Inside(), "request"))
 	}
 	return strings.Join(found, ", ")
 }
@@ -27,19 +29,12 @@ func (m *Mapped) holdups(seen map[*Mapped]bool) []string {
 		below := d.holdups(seen)
 		switch inside, waiting := d.gate.Inside(), d.gate.Waiting(); {
 		case d.suspended.Load() && waiting > 0:
-			found = append(found, fmt.Sprintf("device %q is suspended, with %s waiting there", d.Name(), requests(waiting)))
+			found = append(found, fmt.Sprintf("device %q is suspended, with %s waiting there", d.Name(), plural.Of(waiting, "request")))
 		case len(below) > 0:
 			found = append(found, below...)
 		case inside > 0:
-			found = append(found, fmt.Sprintf("%s in progress in device %q", requests(inside), d.Name()))
+			found = append(found, fmt.Sprintf("%s in progress in device %q", plural.Of(inside, "request"), d.Name()))
 		}
 	}
 	return found
-}
-
-func requests(n int64) string {
-	if n == 1 {
-		return "1 request"
-	}
-	return fmt.Sprintf("%d requests", n)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"keyway/blkcrypto"
+	"keyway/internal/plural"
 	"keyway/internal/point"
 )
 
@@ -97,7 +98,7 @@ func (m *Manager) evictSlot(ctx context.Context, s *slot, k *blkcrypto.Key) (had
 	had = slices.Clone(s.holds)
 	g, err := m.await(ctx, &waiter{kind: wantSlot, key: k, slot: s})
 	if err != nil {
-		return had, fmt.Errorf("keyslot %d is in use by %d requests: %w", s.number, max(s.refs.Load(), 0), err)
+		return had, fmt.Errorf("keyslot %d is in use by %s: %w", s.number, plural.Of(max(s.refs.Load(), 0), "request"), err)
 	}
 	if g.slot == nil {
 		return nil, nil // reprogrammed meanwhile

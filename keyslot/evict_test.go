@@ -74,7 +74,7 @@ func TestEvictGivenUpChangesNothing(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 		}
-		if want := `the test engine: evict "k" (AES-256-XTS, raw, 512-byte units, 8 DUN bytes): keyslot 0 is in use by 1 requests: context deadline exceeded`; err.Error() != want {
+		if want := `the test engine: evict "k" (AES-256-XTS, raw, 512-byte units, 8 DUN bytes): keyslot 0 is in use by 1 request: context deadline exceeded`; err.Error() != want {
 			t.Errorf("got  %v\nwant %v", err, want)
 		}
 		use(t, m, k)

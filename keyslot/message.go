@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"keyway/internal/plural"
 )
 
 // What an engine may do beyond its calls, found by type assertion.
@@ -68,9 +70,9 @@ func (m *Manager) status(own Messenger) string {
 	st := m.Stats()
 	var b strings.Builder
 	if m.direct.engine != nil {
-		fmt.Fprintf(&b, "%s: no keyslots, %d keys in use\nresets %d\n", m.Name(), st.Resident, st.Resets)
+		fmt.Fprintf(&b, "%s: no keyslots, %s in use\nresets %d\n", m.Name(), plural.Of(st.Resident, "key"), st.Resets)
 	} else {
-		fmt.Fprintf(&b, "%s: %d keyslots, %d with a key, %d busy, %d quarantined\n", m.Name(), st.Slots, st.Resident, st.Busy, st.Quarantined)
+		fmt.Fprintf(&b, "%s: %s, %d with a key, %d busy, %d quarantined\n", m.Name(), plural.Of(st.Slots, "keyslot"), st.Resident, st.Busy, st.Quarantined)
 		fmt.Fprintf(&b, "programs %d, evictions %d, failures %d, waits %d, resets %d\n", st.Programs, st.Evictions, st.Failures, st.Waits, st.Resets)
 	}
 	if own != nil {

@@ -6,6 +6,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/plural"
 	"keyway/internal/point"
 )
 
@@ -137,7 +138,7 @@ func (m *Manager) evictDirect(ctx context.Context, k *blkcrypto.Key) blkcrypto.P
 			return p
 		}
 		if err := m.awaitDirect(ctx); err != nil {
-			p.Detail, p.Err = "with requests", fmt.Errorf("in use by %d requests: %w", busy, err)
+			p.Detail, p.Err = "with requests", fmt.Errorf("in use by %s: %w", plural.Of(busy, "request"), err)
 			return p
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"keyway/blkcrypto"
+	"keyway/internal/plural"
 	"keyway/internal/point"
 	"keyway/internal/secret"
 )
@@ -324,13 +325,13 @@ func (s *Store) withdraw(e *entry, o EvictOptions) ([]*blkcrypto.Key, error) {
 	if o.IfIdle && e.evicting { // by somebody who waits for requests, or gave up
 		for _, k := range keys {
 			if n := k.InUse(); n > 0 {
-				return nil, fmt.Errorf("key %q: %w by %d requests", e.desc.Name, blkcrypto.ErrKeyBusy, n)
+				return nil, fmt.Errorf("key %q: %w by %s", e.desc.Name, blkcrypto.ErrKeyBusy, plural.Of(n, "request"))
 			}
 		}
 	}
 	if o.IfIdle && !e.evicting {
 		if e.users > 0 {
-			return nil, fmt.Errorf("key %q: %w by %d table rows", e.desc.Name, blkcrypto.ErrKeyBusy, e.users)
+			return nil, fmt.Errorf("key %q: %w by %s", e.desc.Name, blkcrypto.ErrKeyBusy, plural.Of(e.users, "table row"))
 		}
 		if err := blkcrypto.Retire(keys...); err != nil {
 			return nil, err

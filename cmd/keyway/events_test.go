@@ -54,8 +54,8 @@ func TestEventLine(t *testing.T) {
 			"profile vol: -AES-256-XTS raw units 512"},
 		{control.Event{Kind: "key-evicted", Key: "a b", Places: 3}, `key-evicted key "a b": 3 places`},
 		{control.Event{Kind: "key-evicted", Key: "k", Places: 1, Error: "no\nno"}, `key-evicted key "k": 1 place; FAILED: no; no`},
-		{control.Event{Kind: "keyslot-quarantined", Device: "d", Slot: &slot, Detail: "keyslot 3, with 1 keys", Error: "gone"},
-			"keyslot-quarantined d: keyslot 3, with 1 keys; FAILED: gone"},
+		{control.Event{Kind: "keyslot-quarantined", Device: "d", Slot: &slot, Detail: "keyslot 3, with 1 key", Error: "gone"},
+			"keyslot-quarantined d: keyslot 3, with 1 key; FAILED: gone"},
 	} {
 		c.e.Seq, c.e.Time = 9, at
 		want := "9 " + at.Format("2006-01-02T15:04:05.678Z07:00") + " " + c.want

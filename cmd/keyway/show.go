@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyway/control"
+	"keyway/internal/plural"
 	"keyway/internal/size"
 )
 
@@ -349,13 +350,13 @@ func printCrypto(x control.Crypto) {
 	}
 	w.Flush()
 	for _, e := range x.Engines {
-		fmt.Printf("\n%s: %d keyslots, %d with a key, %d busy", e.Engine, e.Slots, len(e.Keys), e.Busy)
+		fmt.Printf("\n%s: %s, %d with a key, %d busy", e.Engine, plural.Of(e.Slots, "keyslot"), len(e.Keys), e.Busy)
 		if e.Quarantined > 0 {
 			fmt.Printf(", %d quarantined", e.Quarantined)
 		}
 		fmt.Printf("; %d programs, %d evictions, %d failures, %d waits, %d resets\n", e.Programs, e.Evictions, e.Failures, e.Waits, e.Resets)
 		for _, k := range e.Keys {
-			fmt.Printf("  keyslot %d: key %q (id %d), %d requests", k.Slot, k.Key, k.ID, k.Requests)
+			fmt.Printf("  keyslot %d: key %q (id %d), %s", k.Slot, k.Key, k.ID, plural.Of(k.Requests, "request"))
 			if k.Quarantined != "" {
 				fmt.Printf(", quarantined: %s", k.Quarantined)
 			}

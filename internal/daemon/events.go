@@ -14,6 +14,7 @@ import (
 
 	"keyway/control"
 	"keyway/dm"
+	"keyway/internal/plural"
 )
 
 // keptEvents is how many events a reader may be behind. One is some 300 bytes.
@@ -206,7 +207,7 @@ func (d *Daemon) announceAll() {
 		v.announced.Store(true)
 	}
 	d.mu.Unlock()
-	d.events.publish(control.Event{Kind: control.EventStarted, Detail: fmt.Sprintf("%d devices, %d keys, %d exports", devices, len(d.keys.List()), exports)})
+	d.events.publish(control.Event{Kind: control.EventStarted, Detail: fmt.Sprintf("%s, %s, %s", plural.Of(devices, "device"), plural.Of(len(d.keys.List()), "key"), plural.Of(exports, "export"))})
 }
 
 // keyEvicted tells of an eviction, complete or not.

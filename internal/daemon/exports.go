@@ -11,6 +11,7 @@ import (
 	"keyway/control"
 	exports "keyway/export"
 	"keyway/export/nbd"
+	"keyway/internal/plural"
 
 	"keyway/dm"
 )
@@ -253,7 +254,7 @@ func (d *Daemon) removeExport(ctx context.Context, r control.RemoveExport) (ch c
 		}
 		return ch, err
 	case len(found) > 1:
-		return ch, hint(fmt.Errorf("there are %d exports %q", len(found), r.Name), fmt.Sprintf("say which with --nbd: %v", places))
+		return ch, hint(fmt.Errorf("there are %s %q", plural.Of(len(found), "export"), r.Name), fmt.Sprintf("say which with --nbd: %v", places))
 	}
 	e := found[0]
 	if e.config {
