@@ -352,7 +352,8 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 	c.finish = func() error {
 		cancel()
 		d.coming = nil
-		if o.Revoke && h.kind == Concurrent && (!h.exact(window{c.from, h.step}, c) || h.lastUse >= c.from) {
+		exact := h.kind != Concurrent || h.exact(window{c.from, h.step}, c) && h.lastUse < c.from
+		if o.Revoke && !exact {
 			for _, k := range h.revoked() { // came into use while the reload was under way
 				k.killed = c.from
 				revoked = append(revoked, k)
@@ -365,7 +366,9 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 		}
 		if err == nil {
 			for _, k := range revoked {
-				k.dead = h.step
+				if exact { // another change may have taken it out of use first
+					k.dead = h.step
+				}
 			}
 			h.flushed(d, c, o)
 			d.become(t, window{c.from, h.step})
