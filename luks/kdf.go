@@ -8,12 +8,11 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"hash"
-	"runtime/debug"
 	"unsafe"
 
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/ripemd160"
 
+	"keyway/internal/argon2"
 	"keyway/internal/secret"
 )
 
@@ -38,21 +37,11 @@ func (k *KDF) derive(ctx context.Context, dst, passphrase []byte) error {
 	case "pbkdf2":
 		return derivePBKDF2(ctx, dst, passphrase, k.Hash, k.Salt, k.Iterations)
 	case "argon2i", "argon2id":
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f := argon2.IDKey
+		v := argon2.Argon2id
 		if k.Type == "argon2i" {
-			f = argon2.Key
+			v = argon2.Argon2i
 		}
-		// It panics on parameters that readLUKS2Slot refuses.
-		b := f(passphrase, k.Salt, uint32(k.Time), uint32(k.Memory), uint8(k.CPUs), uint32(len(dst)))
-		copy(dst, b)
-		secret.Wipe(b)
-		// Its blocks tell the key to who has them all: back to the system with them,
-		// instead of waiting for a collection that may be minutes away.
-		debug.FreeOSMemory()
-		return nil
+		return argon2.Key(ctx, dst, passphrase, k.Salt, argon2.Params{Variant: v, Time: k.Time, Memory: k.Memory, Lanes: k.CPUs})
 	}
 	return fmt.Errorf("key derivation %q: %w", k.Type, ErrUnsupported)
 }

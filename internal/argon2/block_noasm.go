@@ -1,0 +1,9 @@
+//go:build !amd64 || purego
+
+package argon2
+
+const avx2 = false
+
+func mixFirst(work, prev, ref, old *block) uint64 { return mixFirstGeneric(work, prev, ref, old) }
+
+func mixLast(dst, work, prev, ref, old, _ *block) { mixLastGeneric(dst, work, prev, ref, old) }
