@@ -87,13 +87,18 @@ func (h *history) judgeBy(d *device, q question) verdict {
 	var all verdict
 	for i, t := range d.tables(q.w) {
 		v := verdict{ok: true}
-		if q.ctx != nil && t != nil {
-			h.judgeContext(&v, d, t, q)
-		}
-		if t != nil {
-			v.add(h.judgeIn(d, t, q))
-		} else if t == nil {
+		switch {
+		case t == nil:
 			v.must(block.ErrIO)
+			if q.ctx != nil { // which is looked at first, or not
+				v.may(block.ErrInvalid)
+				h.judgeKey(&v, q.ctx, q.w)
+			}
+		case q.ctx != nil:
+			h.judgeContext(&v, d, t, q)
+			fallthrough
+		default:
+			v.add(h.judgeIn(d, t, q))
 		}
 		if d.paused {
 			v.blocks = true
