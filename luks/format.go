@@ -38,6 +38,11 @@ type FormatOptions struct {
 	// device in bytes, 0 if it is not known.
 	Detached bool
 	DataSize int64
+	// Exact: the medium ends where the data begins, which is on a device of its own
+	// of DataSize bytes and takes all of it. One after the other they are an image
+	// with its header at the start. Excludes Detached; DataOffset is the size of the
+	// medium, for which HeaderSize is a choice.
+	Exact bool
 	// DataOffset is the first byte of the data, a multiple of 512; 0: after the header,
 	// at a multiple of Align.
 	DataOffset int64
@@ -109,6 +114,9 @@ func newPlan(size int64, o FormatOptions) (*plan, error) {
 		p.Hash = "sha256"
 	}
 	if _, err := hashOf(p.Hash); err != nil {
+		return nil, err
+	}
+	if err := p.checkExact(); err != nil {
 		return nil, err
 	}
 	if err := p.chooseUUID(); err != nil {
@@ -240,15 +248,47 @@ func (p *plan) end() int64 {
 	return 2*p.MetadataSize + p.KeyslotsSize
 }
 
-// dataDevice is the size of the device of the data, -1 if it is not known.
+// dataDevice is the size of the device on which DataOffset counts, -1 if it is not
+// known.
 func (p *plan) dataDevice() int64 {
 	switch {
-	case !p.Detached:
+	case !p.Detached && !p.Exact:
 		return p.size
 	case p.DataSize == 0:
 		return -1
+	case p.Exact:
+		return p.DataOffset + p.DataSize
 	}
 	return p.DataSize
+}
+
+// place is where the header will be.
+func (p *plan) place() place {
+	w := place{detached: p.Detached, size: p.size, data: p.dataDevice()}
+	if p.Exact {
+		w.shift = p.size
+	}
+	return w
+}
+
+// checkExact checks that the medium is all header.
+func (p *plan) checkExact() error {
+	switch {
+	case p.DataSize < 0 || p.DataSize > maxBytes/2:
+		return fmt.Errorf("data size: %d", p.DataSize)
+	case !p.Exact:
+		return nil
+	case p.Detached:
+		return errors.New("a header of exact size is not detached: it is the start of an image")
+	case p.size == maxBytes:
+		return nil // HeaderSize asks
+	case p.DataSize == 0:
+		return errors.New("exact size: the size of the data is not given")
+	case p.DataOffset != 0 && p.DataOffset != p.size:
+		return fmt.Errorf("exact size: the data offset is %d, and the device of the header has %d bytes", p.DataOffset, p.size)
+	}
+	p.DataOffset = p.size
+	return nil
 }
 
 func (p *plan) chooseSector() error {

@@ -85,7 +85,7 @@ func (p *plan) header1(ctx context.Context, v *Volume, iterations int) (*Header,
 	copy(b[112:132], d.Digest)
 	copy(b[132:164], d.Salt)
 	be.PutUint32(b[164:], uint32(d.Iterations))
-	pad(b[168:208], p.UUID)
+	pad(b[uuid1At:][:40], p.UUID)
 	for i := range slots1 {
 		encodeSlot1(b, i, nil)
 		s := b[slot1At+i*slot1Bytes:]
@@ -96,7 +96,7 @@ func (p *plan) header1(ctx context.Context, v *Volume, iterations int) (*Header,
 	if err != nil {
 		return nil, err
 	}
-	h.detached, h.size, h.data = p.Detached, p.size, p.dataDevice()
+	h.place = p.place()
 	return h, nil
 }
 

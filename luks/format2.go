@@ -80,7 +80,7 @@ func (p *plan) header(ctx context.Context, v *Volume) (*Header, error) {
 	}
 	h := &Header{
 		Version: 2, UUID: p.UUID, Label: p.Label, Subsystem: p.Subsystem, Size: p.MetadataSize, KeyslotsSize: p.KeyslotsSize,
-		checksum: "sha256", detached: p.Detached, size: p.size, data: p.dataDevice(),
+		checksum: "sha256", place: p.place(),
 		Copies: []Copy{{Used: true}, {Offset: p.MetadataSize}},
 		meta: obj(
 			member{"keyslots", obj()}, member{"tokens", obj()},

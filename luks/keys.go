@@ -108,7 +108,7 @@ func (e *Editor) newSlot(ctx context.Context, id, n int, o KeyOptions) (*Keyslot
 	if err != nil {
 		return nil, err
 	}
-	if k.Area.Offset, k.Area.Size, err = h.place(id, n); err != nil {
+	if k.Area.Offset, k.Area.Size, err = h.room(id, n); err != nil {
 		return nil, err
 	}
 	// The room is known to be there before time is spent.

@@ -73,10 +73,16 @@ type Header struct {
 	salts    [2][lenSalt]byte // LUKS2: of the copies; zeroes of a damaged one
 	checksum string           // LUKS2: its algorithm
 	policy   Policy
-	detached bool
-	size     int64 // of the device of the header, bytes
-	data     int64 // of the device of the data, bytes; -1: not known
+	place    place
 	luks1    luks1
+}
+
+// place is where the header was found.
+type place struct {
+	detached bool
+	size     int64 // of its device, bytes
+	data     int64 // of the device of the data, or of the image of both; -1: not known
+	shift    int64 // what of the offset of a segment lies on the device of the header
 }
 
 // A Copy is one of the two copies of a LUKS2 header.
@@ -169,6 +175,10 @@ type Options struct {
 	// Data is the size in bytes of the data device if the header is detached from
 	// it, -1 if it is not known. 0: the header is at its start.
 	Data int64
+	// Exact: the device of the header ends where the data begins, that of the data
+	// has nothing else, and one after the other they are an image with its header at
+	// the start; see FormatOptions.Exact.
+	Exact bool
 }
 
 var (
@@ -179,11 +189,17 @@ var (
 // Read reads and checks the header at the start of r, which has size bytes. It reads
 // at most both copies, 8 MiB. The error is ErrNotLUKS if there is none.
 func Read(r io.ReaderAt, size int64, o Options) (*Header, error) {
-	if size < 0 || o.Data < -1 {
+	if size < 0 || size > maxBytes || o.Data < -1 || o.Data > maxBytes || o.Exact && o.Data == 0 {
 		return nil, fmt.Errorf("luks: a device of %d bytes with %d of data", size, o.Data)
 	}
-	data := o.Data
-	if data == 0 {
+	data, detached, shift := o.Data, o.Data != 0 && !o.Exact, int64(0)
+	switch {
+	case o.Exact:
+		shift = size
+		if data >= 0 {
+			data += size
+		}
+	case data == 0:
 		data = size
 	}
 	var head [8]byte
@@ -193,19 +209,24 @@ func Read(r io.ReaderAt, size int64, o Options) (*Header, error) {
 	var h *Header
 	var err error
 	if [6]byte(head[:6]) == magic1st && binary.BigEndian.Uint16(head[6:]) == 1 {
-		h, err = read1(r, size, o.Data != 0)
+		h, err = read1(r, size, detached)
 	} else {
-		h, err = read2(r, size, o.Data != 0)
+		h, err = read2(r, size, detached)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("luks: %w", err)
 	}
-	h.policy, h.detached, h.size, h.data = o.Policy, o.Data != 0, size, data
+	h.policy, h.place = o.Policy, place{detached, size, data, shift}
 	if err := h.checkAreas(size); err != nil {
 		return nil, fmt.Errorf("luks: %w", err)
 	}
 	if err := h.allow(data); err != nil {
 		return nil, fmt.Errorf("luks: %w", err)
+	}
+	for i := range h.Segments {
+		if s := &h.Segments[i]; s.Offset < shift {
+			return nil, fmt.Errorf("luks: segment %d: begins at byte %d, and the device of the header ends at %d", s.ID, s.Offset, shift)
+		}
 	}
 	return h, nil
 }
@@ -222,19 +243,38 @@ func (h *Header) Metadata() []byte {
 
 // Obstacles says why nobody but the program that it waits for may write to the
 // volume or its header, one reason an element; nil: nothing is in the way.
-func (h *Header) Obstacles() (why []string) {
+func (h *Header) Obstacles() []string { return append(h.reencryption(), h.unknown()...) }
+
+// unknown says what only a newer program knows. It may be read past.
+func (h *Header) unknown() (why []string) {
 	for _, r := range h.Requirements {
-		if strings.HasPrefix(r, "online-reencrypt") || strings.HasPrefix(r, "offline-reencrypt") {
-			why = append(why, fmt.Sprintf("a reencryption is under way (requirement %q)", r))
-		} else {
+		if !isReencryption(r) {
 			why = append(why, fmt.Sprintf("requirement %q is not known here", r))
+		}
+	}
+	for i := range h.Keyslots {
+		if k := &h.Keyslots[i]; k.Type != "luks2" && k.Type != "reencrypt" {
+			why = append(why, fmt.Sprintf("keyslot %d has type %q, which is not known here", k.ID, k.Type))
+		}
+	}
+	return why
+}
+
+func isReencryption(requirement string) bool {
+	return strings.HasPrefix(requirement, "online-reencrypt") || strings.HasPrefix(requirement, "offline-reencrypt")
+}
+
+// reencryption says how one shows that is under way: then parts of the data have
+// another key, or are being moved, and cannot be read by what this header says alone.
+func (h *Header) reencryption() (why []string) {
+	for _, r := range h.Requirements {
+		if isReencryption(r) {
+			why = append(why, fmt.Sprintf("a reencryption is under way (requirement %q)", r))
 		}
 	}
 	for i := range h.Keyslots {
 		if k := &h.Keyslots[i]; k.Type == "reencrypt" {
 			why = append(why, fmt.Sprintf("keyslot %d holds the state of a reencryption", k.ID))
-		} else if k.Type != "luks2" {
-			why = append(why, fmt.Sprintf("keyslot %d has type %q, which is not known here", k.ID, k.Type))
 		}
 	}
 	for i := range h.Segments {
@@ -249,11 +289,22 @@ func (h *Header) Obstacles() (why []string) {
 
 // Writable returns the Obstacles as an error, nil if there are none.
 func (h *Header) Writable() error {
-	why := h.Obstacles()
-	if why == nil {
-		return nil
+	if err := h.Readable(); err != nil {
+		return err
 	}
-	return fmt.Errorf("luks: %s: finish it with the program that began it, or restore a backup of the header", strings.Join(why, "; "))
+	if why := h.unknown(); why != nil {
+		return fmt.Errorf("luks: %s: it can be read only; write to it with a program that knows this", strings.Join(why, "; "))
+	}
+	return nil
+}
+
+// Readable returns an error if not even reading the volume is safe: a reencryption is
+// under way, and what this header says of parts of the data is not true meanwhile.
+func (h *Header) Readable() error {
+	if why := h.reencryption(); why != nil {
+		return fmt.Errorf("luks: %s: finish it with the program that began it, or restore a backup of the header", strings.Join(why, "; "))
+	}
+	return nil
 }
 
 // keyslot returns the keyslot with this number, nil if there is none.

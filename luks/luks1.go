@@ -11,6 +11,7 @@ import (
 const (
 	size1      = 592
 	slots1     = 8
+	uuid1At    = 168
 	slot1At    = 208
 	slot1Bytes = 48
 	slot1Torn  = 6  // its entry lies across two sectors
@@ -65,7 +66,7 @@ func parse1(b []byte) (*Header, error) {
 	l := luks1{word(cipher1At, "cipher name"), word(cipher1At+32, "cipher mode"), word(cipher1At+64, "hash"), b}
 	payload, key := int64(be.Uint32(b[payload1At:])), be.Uint32(b[payload1At+4:])
 	iterations := be.Uint32(b[164:])
-	uuid := text(168, 40, "uuid")
+	uuid := text(uuid1At, 40, "uuid")
 	switch {
 	case f.err != nil:
 		return nil, f.err

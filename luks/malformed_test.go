@@ -205,11 +205,16 @@ func TestRequirementsAreSeen(t *testing.T) {
 	d := disk(t, "luks2-argon2id")
 	dev := d.Image.Bytes(t)
 	good := compact(t, dev)
-	for _, c := range []struct{ old, to string }{
-		{`"keyslots_size":"524288"`, `"keyslots_size":"524288","requirements":{"mandatory":["from-the-future"]}`},
-		{`"keyslots_size":"524288"`, `"keyslots_size":"524288","requirements":{"mandatory":["offline-reencrypt"]}`},
-		{`"sector_size":512`, `"sector_size":512,"flags":["in-reencryption"]`},
-		{`"type":"luks2"`, `"type":"luks3"`},
+	for _, c := range []struct {
+		old, to  string
+		readable bool
+	}{
+		{`"keyslots_size":"524288"`, `"keyslots_size":"524288","requirements":{"mandatory":["from-the-future"]}`, true},
+		{`"keyslots_size":"524288"`, `"keyslots_size":"524288","requirements":{"mandatory":["offline-reencrypt"]}`, false},
+		{`"keyslots_size":"524288"`, `"keyslots_size":"524288","requirements":{"mandatory":["online-reencrypt-v3"]}`, false},
+		{`"sector_size":512`, `"sector_size":512,"flags":["in-reencryption"]`, false},
+		{`"type":"luks2"`, `"type":"luks3"`, true},
+		{`"type":"luks2"`, `"type":"reencrypt"`, false},
 	} {
 		dev := withJSON(dev, strings.Replace(good, c.old, c.to, 1))
 		h, err := read(dev, luks.Strict)
@@ -225,6 +230,16 @@ func TestRequirementsAreSeen(t *testing.T) {
 		}
 		if table, err := h.Table(v, "x", int64(len(dev)), ":64:logon:k"); err == nil {
 			t.Errorf("%s: table %q", c.to, table)
+		}
+		if table, err := h.ReadTable(v, "x", int64(len(dev)), ":64:logon:k"); (err == nil) != c.readable || (table != "") != c.readable {
+			t.Errorf("%s: table for reading %q, %v, want one: %v", c.to, table, err, c.readable)
+		}
+		f := image(t, int64(len(dev)))
+		if _, err := f.WriteAt(dev, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := luks.Edit(f, int64(len(dev)), luks.Options{}); err == nil {
+			t.Errorf("%s: the header can be changed", c.to)
 		}
 		v.Key.Wipe()
 	}

@@ -21,11 +21,25 @@ var options = []struct{ flag, option string }{
 // of 512 bytes, and the IV counts such sectors also where sector_size is larger.
 //
 // It refuses whenever Writable does, and if the data is not there, is not encrypted
-// or has integrity tags, for which it takes another target.
+// or has integrity tags, for which it takes another target. ReadTable is for volumes
+// that are only read.
 func (h *Header) Table(v *Volume, dev string, data int64, key string) (string, error) {
 	if err := h.Writable(); err != nil {
 		return "", err
 	}
+	return h.table(v, dev, data, key)
+}
+
+// ReadTable is Table for a device that nobody writes to. It is not refused for
+// requirements that nobody here knows, but for what Readable says.
+func (h *Header) ReadTable(v *Volume, dev string, data int64, key string) (string, error) {
+	if err := h.Readable(); err != nil {
+		return "", err
+	}
+	return h.table(v, dev, data, key)
+}
+
+func (h *Header) table(v *Volume, dev string, data int64, key string) (string, error) {
 	var d *Digest
 	for i := range h.Digests {
 		if h.Digests[i].ID == v.Digest {
@@ -36,9 +50,12 @@ func (h *Header) Table(v *Volume, dev string, data int64, key string) (string, e
 	at := int64(0)
 	for i := range h.Segments {
 		s := &h.Segments[i]
-		size := s.Size
+		if s.Backup() {
+			continue
+		}
+		size, off := s.Size, s.Offset-h.place.shift
 		if size < 0 {
-			size = data - s.Offset
+			size = data - off
 		}
 		switch {
 		case s.Type != "crypt":
@@ -47,12 +64,12 @@ func (h *Header) Table(v *Volume, dev string, data int64, key string) (string, e
 			return "", fmt.Errorf("luks: segment %d has integrity tags (%s): %w", s.ID, s.Integrity, ErrUnsupported)
 		case d == nil || !slices.Contains(d.Segments, s.ID):
 			return "", fmt.Errorf("luks: keyslot %d does not hold the key of segment %d", v.Slot, s.ID)
-		case size <= 0 || size > data-s.Offset:
-			return "", fmt.Errorf("luks: segment %d begins at byte %d and has %s of a device of %d", s.ID, s.Offset, sizeText(s.Size), data)
+		case size <= 0 || size > data-off:
+			return "", fmt.Errorf("luks: segment %d begins at byte %d and has %s of a device of %d", s.ID, off, sizeText(s.Size), data)
 		case size%int64(s.SectorSize) != 0:
 			return "", fmt.Errorf("luks: segment %d has %d bytes, not a multiple of its sector size, %d: make the device longer or shorter", s.ID, size, s.SectorSize)
 		}
-		fmt.Fprintf(&rows, "%d %d crypt %s %s %d %s %d", at/sectorBytes, size/sectorBytes, s.Encryption, key, s.IVTweak, dev, s.Offset/sectorBytes)
+		fmt.Fprintf(&rows, "%d %d crypt %s %s %d %s %d", at/sectorBytes, size/sectorBytes, s.Encryption, key, s.IVTweak, dev, off/sectorBytes)
 		rows.WriteString(h.rowOptions(s) + "\n")
 		at += size
 	}

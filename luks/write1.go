@@ -36,11 +36,11 @@ func (e *Editor) put1(raw []byte, active bool) error {
 	if err != nil {
 		return fmt.Errorf("the header that this makes would be malformed: %w", err)
 	}
-	next.policy, next.detached, next.size, next.data = e.h.policy, e.h.detached, e.h.size, e.h.data
-	if err := next.checkAreas(next.size); err != nil {
+	next.policy, next.place = e.h.policy, e.h.place
+	if err := next.checkAreas(next.place.size); err != nil {
 		return err
 	}
-	if err := next.allow(next.data); err != nil {
+	if err := next.allow(next.place.data); err != nil {
 		return err
 	}
 	if err := e.writeSectors1(raw, active); err != nil {

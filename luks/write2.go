@@ -92,16 +92,16 @@ func (h *Header) write2(m Medium, copies [2][]byte) error {
 func (h *Header) parseAgain(copies [2][]byte) (*Header, error) {
 	var next *Header
 	for i := range copies {
-		n, err := parse2(copies[i], h.detached)
+		n, err := parse2(copies[i], h.place.detached)
 		if err != nil {
 			return nil, err
 		}
-		n.policy, n.detached, n.size, n.data, n.salts = h.policy, h.detached, h.size, h.data, h.salts
+		n.policy, n.place, n.salts = h.policy, h.place, h.salts
 		n.Copies = []Copy{{0, n.Epoch, nil, true}, {h.Size, n.Epoch, nil, false}}
-		if err := n.checkAreas(n.size); err != nil {
+		if err := n.checkAreas(n.place.size); err != nil {
 			return nil, err
 		}
-		if err := n.allow(n.data); err != nil {
+		if err := n.allow(n.place.data); err != nil {
 			return nil, err
 		}
 		if i == 0 {

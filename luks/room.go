@@ -15,10 +15,10 @@ func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 // A span is a run of bytes of the medium.
 type span struct{ off, size int64 }
 
-// place finds room for the material of a key of n bytes: where it begins, and its
+// room finds room for the material of a key of n bytes: where it begins, and its
 // size. In LUKS1 each keyslot has its place; it is taken if that is free.
-func (h *Header) place(slot, n int) (off, size int64, err error) {
-	used, lo, hi := h.used(), 2*h.Size, min(2*h.Size+h.KeyslotsSize, h.size)
+func (h *Header) room(slot, n int) (off, size int64, err error) {
+	used, lo, hi := h.used(), 2*h.Size, min(2*h.Size+h.KeyslotsSize, h.place.size)
 	size = roundUp(materialSize(n), areaAlign)
 	if h.Version == 1 {
 		lo, hi = areaAlign, h.end1()
@@ -74,9 +74,9 @@ func (h *Header) keySize1() int {
 // end1 is where key material of LUKS1 ends at the latest.
 func (h *Header) end1() int64 {
 	if off := h.Segments[0].Offset; off > 0 {
-		return min(off, h.size)
+		return min(off, h.place.size)
 	}
-	return h.size
+	return h.place.size
 }
 
 func free(used []span, s span) bool { return firstOver(used, s) == nil }
