@@ -36,20 +36,20 @@ const workSize = int(unsafe.Sizeof(work{}))
 // and on decryption the same with AES inverted and after the stream.
 //
 // Hot: no allocation.
-func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, decrypt bool) {
+func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, step uint64, decrypt bool) {
 	most := min(units, c.batch)
 	buf := arena.Get(workSize + most*c.unit)
 	b := buf.Bytes()
 	w, text := (*work)(unsafe.Pointer(&b[0])), b[workSize:]
-	h := c.keys.t.value(dun)
+	h, by := c.keys.t.value(dun), c.keys.t.square.scaled(step)
 	for units > 0 {
-		n := untilCarry(dun, min(units, c.batch))
+		n := untilCarry(dun, step, min(units, c.batch))
 		size := n * c.unit
-		h = w.headers(h, c.keys.t.square, n)
+		h = w.headers(h, by, n)
 		c.pass(w, text[:size], dst[:size], src[:size], n, decrypt)
 		dst, src, units = dst[size:], src[size:], units-n
-		dun = dataunit.Add256(dun, n)
-		if dun[0]|dun[1] == 0 {
+		dun = dataunit.Add256(dun, n*int(step))
+		if dun[1] == 0 && dun[0] < step { // it did
 			h = c.keys.t.value(dun)
 		}
 	}
@@ -59,9 +59,9 @@ func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, decrypt bool) 
 
 // untilCarry returns n, or fewer, if the low half of the number would overflow
 // among n data units.
-func untilCarry(dun [4]uint64, n int) int {
-	if left := -dun[0]; dun[1] == math.MaxUint64 && left != 0 && left < uint64(n) {
-		return int(left)
+func untilCarry(dun [4]uint64, step uint64, n int) int {
+	if left := -dun[0]; dun[1] == math.MaxUint64 && left != 0 && left < uint64(n)*step {
+		return int((left + step - 1) / step)
 	}
 	return n
 }
@@ -83,7 +83,7 @@ func (c *Cipher) pass(w *work, text, dst, src []byte, n int, decrypt bool) {
 }
 
 // headers sets the hashes of length and number for n data units. h is the first
-// before reduction, step the difference between two; it returns the one behind.
+// before reduction, step the difference between two (maxStep squares at most); it returns the one behind.
 func (w *work) headers(h, step element, n int) element {
 	for u := range w.header[:n] {
 		w.header[u][0], w.header[u][1] = h.low()

@@ -29,6 +29,14 @@ func (a element) plus(b element) element {
 	return element{w0, w1, a.w2 + b.w2 + c}
 }
 
+// scaled is n times a, which must be below 2^131; n is small.
+func (a element) scaled(n uint64) element {
+	h0, w0 := bits.Mul64(a.w0, n)
+	h1, w1 := bits.Mul64(a.w1, n)
+	w1, c := bits.Add64(w1, h0, 0)
+	return element{w0, w1, a.w2*n + h1 + c}
+}
+
 // times is h multiplied by a clamped number; h must be below 2^131.
 //
 // What would be at 2^128 and above is brought back at once: 2^130 is 5, and the

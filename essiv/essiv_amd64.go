@@ -76,7 +76,7 @@ func (a *assembly) wipe() {
 }
 
 // Hot: no allocation.
-func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
 	for units > 0 {
 		// Encryption takes as many calls as needed, with as many units in each.
 		calls := (units + a.lanes() - 1) / a.lanes()
@@ -88,23 +88,23 @@ func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool
 		case decrypt && a.unit > maxBytes:
 			a.decryptLong(d, s, dun)
 		case decrypt:
-			a.decrypt(&d[0], &s[0], a.unit/blockLen, n, dun, nil, 0)
+			a.decrypt(&d[0], &s[0], a.unit/blockLen, n, dun, step, nil, 0)
 		case a.unit > maxChain*blockLen:
-			a.encryptLong(d, s, n, dun)
+			a.encryptLong(d, s, n, dun, step)
 		default:
-			a.encrypt(&d[0], &s[0], a.unit/blockLen, n, dun, nil, 0)
+			a.encrypt(&d[0], &s[0], a.unit/blockLen, n, dun, step, nil, 0)
 		}
 		dst, src = dst[n*a.unit:], src[n*a.unit:]
-		units, dun = units-n, dataunit.Add128(dun, n)
+		units, dun = units-n, dataunit.Add128(dun, n*int(step))
 	}
 }
 
 // encryptLong encrypts data units in parts, decryptLong decrypts one.
-func (a *assembly) encryptLong(dst, src []byte, units int, dun [2]uint64) {
+func (a *assembly) encryptLong(dst, src []byte, units int, dun [2]uint64, step uint64) {
 	var chain [8 * vaes512 / 8]byte
 	blocks := a.unit / blockLen
 	for at := 0; at < blocks; at += maxChain {
-		a.encrypt(&dst[at*blockLen], &src[at*blockLen], min(maxChain, blocks-at), units, dun, &chain[0], at)
+		a.encrypt(&dst[at*blockLen], &src[at*blockLen], min(maxChain, blocks-at), units, dun, step, &chain[0], at)
 	}
 	secret.Wipe(chain[:])
 }
@@ -112,28 +112,28 @@ func (a *assembly) encryptLong(dst, src []byte, units int, dun [2]uint64) {
 func (a *assembly) decryptLong(dst, src []byte, dun [2]uint64) {
 	var chain [blockLen]byte
 	for at := 0; at < a.unit; at += maxBytes {
-		a.decrypt(&dst[at], &src[at], min(maxBytes, a.unit-at)/blockLen, 1, dun, &chain[0], at)
+		a.decrypt(&dst[at], &src[at], min(maxBytes, a.unit-at)/blockLen, 1, dun, 1, &chain[0], at)
 	}
 }
 
-func (a *assembly) encrypt(dst, src *byte, blocks, units int, dun [2]uint64, chain *byte, resume int) {
+func (a *assembly) encrypt(dst, src *byte, blocks, units int, dun [2]uint64, step uint64, chain *byte, resume int) {
 	switch a.width {
 	case vaes512:
-		encryptVAES512(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], chain, resume)
+		encryptVAES512(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], step, chain, resume)
 	case vaes256:
-		encryptVAES256(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], chain, resume)
+		encryptVAES256(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], step, chain, resume)
 	default:
-		encryptAESNI(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], chain, resume)
+		encryptAESNI(a.enc, a.rounds, a.numbers, dst, src, a.unit, blocks, units, dun[0], dun[1], step, chain, resume)
 	}
 }
 
-func (a *assembly) decrypt(dst, src *byte, blocks, units int, dun [2]uint64, chain *byte, resume int) {
+func (a *assembly) decrypt(dst, src *byte, blocks, units int, dun [2]uint64, step uint64, chain *byte, resume int) {
 	switch a.width {
 	case vaes512:
-		decryptVAES512(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], chain, resume)
+		decryptVAES512(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], step, chain, resume)
 	case vaes256:
-		decryptVAES256(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], chain, resume)
+		decryptVAES256(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], step, chain, resume)
 	default:
-		decryptAESNI(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], chain, resume)
+		decryptAESNI(a.dec, a.rounds, a.numbers, dst, src, blocks, units, dun[0], dun[1], step, chain, resume)
 	}
 }

@@ -70,9 +70,9 @@ DATA counting<>+496(SB)/8, $0x000000000000001f
 DATA counting<>+504(SB)/8, $0x0000000000000000
 GLOBL counting<>(SB), RODATA|NOPTR, $512
 
-// func encryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func encryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AES, AVX, CMOV
-TEXT ·encryptAESNI(SB), $1152-96
+TEXT ·encryptAESNI(SB), $1152-104
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	LEAQ 512(AX), CX
@@ -101,10 +101,10 @@ offsets8:
 	CMOVQLT R13, R12
 	CMPQ    R11, $0x00000008
 	JB      offsets8
-	MOVQ    resume+88(FP), R10
+	MOVQ    resume+96(FP), R10
 	TESTQ   R10, R10
 	JZ      numbers8
-	MOVQ    chain+80(FP), R9
+	MOVQ    chain+88(FP), R9
 	VMOVDQU (R9), X0
 	VMOVDQU 16(R9), X1
 	VMOVDQU 32(R9), X2
@@ -116,72 +116,82 @@ offsets8:
 	JMP     line08
 
 numbers8:
-	MOVQ    lo+64(FP), R10
-	VMOVQ   R10, X10
-	MOVQ    hi+72(FP), R10
-	VPINSRQ $0x01, R10, X10, X10
-	LEAQ    -1(R9), R9
-	VMOVQ   R9, X11
-	MOVQ    numberKeys+16(FP), R9
-	VMOVDQU (R9), X8
-	VPMINUD counting<>+0(SB), X11, X0
-	VPADDQ  X0, X10, X0
-	VPANDN  X10, X0, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X0, X0
-	VPXOR   X8, X0, X0
-	VPMINUD counting<>+16(SB), X11, X1
-	VPADDQ  X1, X10, X1
-	VPANDN  X10, X1, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X1, X1
-	VPXOR   X8, X1, X1
-	VPMINUD counting<>+32(SB), X11, X2
-	VPADDQ  X2, X10, X2
-	VPANDN  X10, X2, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X2, X2
-	VPXOR   X8, X2, X2
-	VPMINUD counting<>+48(SB), X11, X3
-	VPADDQ  X3, X10, X3
-	VPANDN  X10, X3, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X3, X3
-	VPXOR   X8, X3, X3
-	VPMINUD counting<>+64(SB), X11, X4
-	VPADDQ  X4, X10, X4
-	VPANDN  X10, X4, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X4, X4
-	VPXOR   X8, X4, X4
-	VPMINUD counting<>+80(SB), X11, X5
-	VPADDQ  X5, X10, X5
-	VPANDN  X10, X5, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X5, X5
-	VPXOR   X8, X5, X5
-	VPMINUD counting<>+96(SB), X11, X6
-	VPADDQ  X6, X10, X6
-	VPANDN  X10, X6, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X6, X6
-	VPXOR   X8, X6, X6
-	VPMINUD counting<>+112(SB), X11, X7
-	VPADDQ  X7, X10, X7
-	VPANDN  X10, X7, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X7, X7
-	VPXOR   X8, X7, X7
-	MOVQ    numberKeys+16(FP), R10
-	MOVQ    $0x0000000d, R9
+	MOVQ     lo+64(FP), R10
+	VMOVQ    R10, X10
+	MOVQ     hi+72(FP), R10
+	VPINSRQ  $0x01, R10, X10, X10
+	LEAQ     -1(R9), R9
+	VMOVQ    R9, X11
+	MOVQ     step+80(FP), R9
+	VMOVQ    R9, X13
+	MOVQ     numberKeys+16(FP), R9
+	VMOVDQU  (R9), X8
+	VPMINUD  counting<>+0(SB), X11, X0
+	VPMULUDQ X13, X0, X0
+	VPADDQ   X0, X10, X0
+	VPANDN   X10, X0, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X0, X0
+	VPXOR    X8, X0, X0
+	VPMINUD  counting<>+16(SB), X11, X1
+	VPMULUDQ X13, X1, X1
+	VPADDQ   X1, X10, X1
+	VPANDN   X10, X1, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X1, X1
+	VPXOR    X8, X1, X1
+	VPMINUD  counting<>+32(SB), X11, X2
+	VPMULUDQ X13, X2, X2
+	VPADDQ   X2, X10, X2
+	VPANDN   X10, X2, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X2, X2
+	VPXOR    X8, X2, X2
+	VPMINUD  counting<>+48(SB), X11, X3
+	VPMULUDQ X13, X3, X3
+	VPADDQ   X3, X10, X3
+	VPANDN   X10, X3, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X3, X3
+	VPXOR    X8, X3, X3
+	VPMINUD  counting<>+64(SB), X11, X4
+	VPMULUDQ X13, X4, X4
+	VPADDQ   X4, X10, X4
+	VPANDN   X10, X4, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X4, X4
+	VPXOR    X8, X4, X4
+	VPMINUD  counting<>+80(SB), X11, X5
+	VPMULUDQ X13, X5, X5
+	VPADDQ   X5, X10, X5
+	VPANDN   X10, X5, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X5, X5
+	VPXOR    X8, X5, X5
+	VPMINUD  counting<>+96(SB), X11, X6
+	VPMULUDQ X13, X6, X6
+	VPADDQ   X6, X10, X6
+	VPANDN   X10, X6, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X6, X6
+	VPXOR    X8, X6, X6
+	VPMINUD  counting<>+112(SB), X11, X7
+	VPMULUDQ X13, X7, X7
+	VPADDQ   X7, X10, X7
+	VPANDN   X10, X7, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X7, X7
+	VPXOR    X8, X7, X7
+	MOVQ     numberKeys+16(FP), R10
+	MOVQ     $0x0000000d, R9
 
 round8:
 	ADDQ        $+16, R10
@@ -726,7 +736,7 @@ write8:
 	JNZ         line8
 
 unitsEnd8:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU X0, (AX)
@@ -820,10 +830,10 @@ offsets4:
 	CMOVQLT R13, R12
 	CMPQ    R11, $0x00000004
 	JB      offsets4
-	MOVQ    resume+88(FP), R10
+	MOVQ    resume+96(FP), R10
 	TESTQ   R10, R10
 	JZ      numbers4
-	MOVQ    chain+80(FP), R9
+	MOVQ    chain+88(FP), R9
 	VMOVDQU (R9), X0
 	VMOVDQU 16(R9), X1
 	VMOVDQU 32(R9), X2
@@ -831,44 +841,50 @@ offsets4:
 	JMP     line04
 
 numbers4:
-	MOVQ    lo+64(FP), R10
-	VMOVQ   R10, X10
-	MOVQ    hi+72(FP), R10
-	VPINSRQ $0x01, R10, X10, X10
-	LEAQ    -1(R9), R9
-	VMOVQ   R9, X11
-	MOVQ    numberKeys+16(FP), R9
-	VMOVDQU (R9), X8
-	VPMINUD counting<>+0(SB), X11, X0
-	VPADDQ  X0, X10, X0
-	VPANDN  X10, X0, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X0, X0
-	VPXOR   X8, X0, X0
-	VPMINUD counting<>+16(SB), X11, X1
-	VPADDQ  X1, X10, X1
-	VPANDN  X10, X1, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X1, X1
-	VPXOR   X8, X1, X1
-	VPMINUD counting<>+32(SB), X11, X2
-	VPADDQ  X2, X10, X2
-	VPANDN  X10, X2, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X2, X2
-	VPXOR   X8, X2, X2
-	VPMINUD counting<>+48(SB), X11, X3
-	VPADDQ  X3, X10, X3
-	VPANDN  X10, X3, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X3, X3
-	VPXOR   X8, X3, X3
-	MOVQ    numberKeys+16(FP), R10
-	MOVQ    $0x0000000d, R9
+	MOVQ     lo+64(FP), R10
+	VMOVQ    R10, X10
+	MOVQ     hi+72(FP), R10
+	VPINSRQ  $0x01, R10, X10, X10
+	LEAQ     -1(R9), R9
+	VMOVQ    R9, X11
+	MOVQ     step+80(FP), R9
+	VMOVQ    R9, X13
+	MOVQ     numberKeys+16(FP), R9
+	VMOVDQU  (R9), X8
+	VPMINUD  counting<>+0(SB), X11, X0
+	VPMULUDQ X13, X0, X0
+	VPADDQ   X0, X10, X0
+	VPANDN   X10, X0, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X0, X0
+	VPXOR    X8, X0, X0
+	VPMINUD  counting<>+16(SB), X11, X1
+	VPMULUDQ X13, X1, X1
+	VPADDQ   X1, X10, X1
+	VPANDN   X10, X1, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X1, X1
+	VPXOR    X8, X1, X1
+	VPMINUD  counting<>+32(SB), X11, X2
+	VPMULUDQ X13, X2, X2
+	VPADDQ   X2, X10, X2
+	VPANDN   X10, X2, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X2, X2
+	VPXOR    X8, X2, X2
+	VPMINUD  counting<>+48(SB), X11, X3
+	VPMULUDQ X13, X3, X3
+	VPADDQ   X3, X10, X3
+	VPANDN   X10, X3, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X3, X3
+	VPXOR    X8, X3, X3
+	MOVQ     numberKeys+16(FP), R10
+	MOVQ     $0x0000000d, R9
 
 round4:
 	ADDQ        $+16, R10
@@ -1198,7 +1214,7 @@ write4:
 	JNZ         line4
 
 unitsEnd4:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU X0, (AX)
@@ -1260,39 +1276,43 @@ offsets2:
 	CMOVQLT R12, R11
 	CMPQ    R10, $0x00000002
 	JB      offsets2
-	MOVQ    resume+88(FP), CX
+	MOVQ    resume+96(FP), CX
 	TESTQ   CX, CX
 	JZ      numbers2
-	MOVQ    chain+80(FP), CX
+	MOVQ    chain+88(FP), CX
 	VMOVDQU (CX), X0
 	VMOVDQU 16(CX), X1
 	JMP     line02
 
 numbers2:
-	MOVQ    lo+64(FP), CX
-	VMOVQ   CX, X10
-	MOVQ    hi+72(FP), CX
-	VPINSRQ $0x01, CX, X10, X10
-	LEAQ    -1(R9), CX
-	VMOVQ   CX, X11
-	MOVQ    numberKeys+16(FP), CX
-	VMOVDQU (CX), X8
-	VPMINUD counting<>+0(SB), X11, X0
-	VPADDQ  X0, X10, X0
-	VPANDN  X10, X0, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X0, X0
-	VPXOR   X8, X0, X0
-	VPMINUD counting<>+16(SB), X11, X1
-	VPADDQ  X1, X10, X1
-	VPANDN  X10, X1, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X1, X1
-	VPXOR   X8, X1, X1
-	MOVQ    numberKeys+16(FP), R9
-	MOVQ    $0x0000000d, CX
+	MOVQ     lo+64(FP), CX
+	VMOVQ    CX, X10
+	MOVQ     hi+72(FP), CX
+	VPINSRQ  $0x01, CX, X10, X10
+	LEAQ     -1(R9), CX
+	VMOVQ    CX, X11
+	MOVQ     step+80(FP), CX
+	VMOVQ    CX, X13
+	MOVQ     numberKeys+16(FP), CX
+	VMOVDQU  (CX), X8
+	VPMINUD  counting<>+0(SB), X11, X0
+	VPMULUDQ X13, X0, X0
+	VPADDQ   X0, X10, X0
+	VPANDN   X10, X0, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X0, X0
+	VPXOR    X8, X0, X0
+	VPMINUD  counting<>+16(SB), X11, X1
+	VPMULUDQ X13, X1, X1
+	VPADDQ   X1, X10, X1
+	VPANDN   X10, X1, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X1, X1
+	VPXOR    X8, X1, X1
+	MOVQ     numberKeys+16(FP), R9
+	MOVQ     $0x0000000d, CX
 
 round2:
 	ADDQ        $+16, R9
@@ -1414,7 +1434,7 @@ last2:
 	JNZ         line2
 
 unitsEnd2:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU X0, (AX)
@@ -1460,31 +1480,34 @@ offsets1:
 	CMOVQLT R12, R11
 	CMPQ    R10, $0x00000001
 	JB      offsets1
-	MOVQ    resume+88(FP), CX
+	MOVQ    resume+96(FP), CX
 	TESTQ   CX, CX
 	JZ      numbers1
-	MOVQ    chain+80(FP), CX
+	MOVQ    chain+88(FP), CX
 	VMOVDQU (CX), X0
 	JMP     line01
 
 numbers1:
-	MOVQ    lo+64(FP), CX
-	VMOVQ   CX, X10
-	MOVQ    hi+72(FP), CX
-	VPINSRQ $0x01, CX, X10, X10
-	LEAQ    -1(R9), CX
-	VMOVQ   CX, X11
-	MOVQ    numberKeys+16(FP), CX
-	VMOVDQU (CX), X8
-	VPMINUD counting<>+0(SB), X11, X0
-	VPADDQ  X0, X10, X0
-	VPANDN  X10, X0, X12
-	VPSRLQ  $0x3f, X12, X12
-	VPSLLDQ $0x08, X12, X12
-	VPADDQ  X12, X0, X0
-	VPXOR   X8, X0, X0
-	MOVQ    numberKeys+16(FP), R9
-	MOVQ    $0x0000000d, CX
+	MOVQ     lo+64(FP), CX
+	VMOVQ    CX, X10
+	MOVQ     hi+72(FP), CX
+	VPINSRQ  $0x01, CX, X10, X10
+	LEAQ     -1(R9), CX
+	VMOVQ    CX, X11
+	MOVQ     step+80(FP), CX
+	VMOVQ    CX, X13
+	MOVQ     numberKeys+16(FP), CX
+	VMOVDQU  (CX), X8
+	VPMINUD  counting<>+0(SB), X11, X0
+	VPMULUDQ X13, X0, X0
+	VPADDQ   X0, X10, X0
+	VPANDN   X10, X0, X12
+	VPSRLQ   $0x3f, X12, X12
+	VPSLLDQ  $0x08, X12, X12
+	VPADDQ   X12, X0, X0
+	VPXOR    X8, X0, X0
+	MOVQ     numberKeys+16(FP), R9
+	MOVQ     $0x0000000d, CX
 
 round1:
 	ADDQ        $+16, R9
@@ -1572,7 +1595,7 @@ last1:
 	JNZ         line1
 
 unitsEnd1:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU X0, (AX)
@@ -1601,9 +1624,9 @@ end:
 	VZEROALL
 	RET
 
-// func decryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func decryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AES, AVX
-TEXT ·decryptAESNI(SB), $0-88
+TEXT ·decryptAESNI(SB), $0-96
 	MOVQ    keys+0(FP), AX
 	MOVQ    rounds+8(FP), CX
 	SHLQ    $0x04, CX
@@ -1612,39 +1635,40 @@ TEXT ·decryptAESNI(SB), $0-88
 	MOVQ    units+48(FP), SI
 	MOVQ    lo+56(FP), DI
 	MOVQ    hi+64(FP), R8
-	MOVQ    numberKeys+16(FP), R9
-	MOVQ    chain+72(FP), R10
+	MOVQ    step+72(FP), R9
+	MOVQ    numberKeys+16(FP), R10
+	MOVQ    chain+80(FP), R11
 	VMOVDQU (AX), X9
-	MOVQ    resume+80(FP), R11
-	TESTQ   R11, R11
+	MOVQ    resume+88(FP), R12
+	TESTQ   R12, R12
 	JZ      unit
-	VMOVDQU (R10), X12
+	VMOVDQU (R11), X12
 	JMP     data
 
 unit:
 	VMOVQ       DI, X12
 	VPINSRQ     $0x01, R8, X12, X12
-	VPXOR       (R9), X12, X12
-	VAESENC     16(R9), X12, X12
-	VAESENC     32(R9), X12, X12
-	VAESENC     48(R9), X12, X12
-	VAESENC     64(R9), X12, X12
-	VAESENC     80(R9), X12, X12
-	VAESENC     96(R9), X12, X12
-	VAESENC     112(R9), X12, X12
-	VAESENC     128(R9), X12, X12
-	VAESENC     144(R9), X12, X12
-	VAESENC     160(R9), X12, X12
-	VAESENC     176(R9), X12, X12
-	VAESENC     192(R9), X12, X12
-	VAESENC     208(R9), X12, X12
-	VAESENCLAST 224(R9), X12, X12
-	ADDQ        $+1, DI
+	VPXOR       (R10), X12, X12
+	VAESENC     16(R10), X12, X12
+	VAESENC     32(R10), X12, X12
+	VAESENC     48(R10), X12, X12
+	VAESENC     64(R10), X12, X12
+	VAESENC     80(R10), X12, X12
+	VAESENC     96(R10), X12, X12
+	VAESENC     112(R10), X12, X12
+	VAESENC     128(R10), X12, X12
+	VAESENC     144(R10), X12, X12
+	VAESENC     160(R10), X12, X12
+	VAESENC     176(R10), X12, X12
+	VAESENC     192(R10), X12, X12
+	VAESENC     208(R10), X12, X12
+	VAESENCLAST 224(R10), X12, X12
+	ADDQ        R9, DI
 	ADCQ        $+0, R8
 
 data:
-	MOVQ blocks+40(FP), R11
-	SUBQ $0x00000008, R11
+	MOVQ blocks+40(FP), R12
+	SUBQ $0x00000008, R12
 	JB   rest
 
 group:
@@ -1808,11 +1832,11 @@ groupEnd:
 	VMOVDQU     X13, X12
 	ADDQ        $0x00000080, BX
 	ADDQ        $0x00000080, DX
-	SUBQ        $0x00000008, R11
+	SUBQ        $0x00000008, R12
 	JAE         group
 
 rest:
-	ADDQ $0x00000008, R11
+	ADDQ $0x00000008, R12
 	JZ   unitEnd
 
 single:
@@ -1857,23 +1881,23 @@ singleEnd:
 	VMOVDQA     X13, X12
 	ADDQ        $+16, BX
 	ADDQ        $+16, DX
-	DECQ        R11
+	DECQ        R12
 	JNZ         single
 
 unitEnd:
 	DECQ    SI
 	JNZ     unit
-	TESTQ   R10, R10
+	TESTQ   R11, R11
 	JZ      end
-	VMOVDQU X12, (R10)
+	VMOVDQU X12, (R11)
 
 end:
 	VZEROALL
 	RET
 
-// func encryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func encryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AVX, AVX2, CMOV, VAES
-TEXT ·encryptVAES256(SB), $2240-96
+TEXT ·encryptVAES256(SB), $2240-104
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	LEAQ 1024(AX), CX
@@ -1902,10 +1926,10 @@ offsets8:
 	CMOVQLT R13, R12
 	CMPQ    R11, $0x00000010
 	JB      offsets8
-	MOVQ    resume+88(FP), R10
+	MOVQ    resume+96(FP), R10
 	TESTQ   R10, R10
 	JZ      numbers8
-	MOVQ    chain+80(FP), R9
+	MOVQ    chain+88(FP), R9
 	VMOVDQU (R9), Y0
 	VMOVDQU 32(R9), Y1
 	VMOVDQU 64(R9), Y2
@@ -1925,9 +1949,13 @@ numbers8:
 	LEAQ           -1(R9), R9
 	VMOVQ          R9, X11
 	VINSERTI128    $0x01, X11, Y11, Y11
+	MOVQ           step+80(FP), R9
+	VMOVQ          R9, X13
+	VINSERTI128    $0x01, X13, Y13, Y13
 	MOVQ           numberKeys+16(FP), R9
 	VBROADCASTI128 (R9), Y8
 	VPMINUD        counting<>+0(SB), Y11, Y0
+	VPMULUDQ       Y13, Y0, Y0
 	VPADDQ         Y0, Y10, Y0
 	VPANDN         Y10, Y0, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1935,6 +1963,7 @@ numbers8:
 	VPADDQ         Y12, Y0, Y0
 	VPXOR          Y8, Y0, Y0
 	VPMINUD        counting<>+32(SB), Y11, Y1
+	VPMULUDQ       Y13, Y1, Y1
 	VPADDQ         Y1, Y10, Y1
 	VPANDN         Y10, Y1, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1942,6 +1971,7 @@ numbers8:
 	VPADDQ         Y12, Y1, Y1
 	VPXOR          Y8, Y1, Y1
 	VPMINUD        counting<>+64(SB), Y11, Y2
+	VPMULUDQ       Y13, Y2, Y2
 	VPADDQ         Y2, Y10, Y2
 	VPANDN         Y10, Y2, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1949,6 +1979,7 @@ numbers8:
 	VPADDQ         Y12, Y2, Y2
 	VPXOR          Y8, Y2, Y2
 	VPMINUD        counting<>+96(SB), Y11, Y3
+	VPMULUDQ       Y13, Y3, Y3
 	VPADDQ         Y3, Y10, Y3
 	VPANDN         Y10, Y3, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1956,6 +1987,7 @@ numbers8:
 	VPADDQ         Y12, Y3, Y3
 	VPXOR          Y8, Y3, Y3
 	VPMINUD        counting<>+128(SB), Y11, Y4
+	VPMULUDQ       Y13, Y4, Y4
 	VPADDQ         Y4, Y10, Y4
 	VPANDN         Y10, Y4, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1963,6 +1995,7 @@ numbers8:
 	VPADDQ         Y12, Y4, Y4
 	VPXOR          Y8, Y4, Y4
 	VPMINUD        counting<>+160(SB), Y11, Y5
+	VPMULUDQ       Y13, Y5, Y5
 	VPADDQ         Y5, Y10, Y5
 	VPANDN         Y10, Y5, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1970,6 +2003,7 @@ numbers8:
 	VPADDQ         Y12, Y5, Y5
 	VPXOR          Y8, Y5, Y5
 	VPMINUD        counting<>+192(SB), Y11, Y6
+	VPMULUDQ       Y13, Y6, Y6
 	VPADDQ         Y6, Y10, Y6
 	VPANDN         Y10, Y6, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -1977,6 +2011,7 @@ numbers8:
 	VPADDQ         Y12, Y6, Y6
 	VPXOR          Y8, Y6, Y6
 	VPMINUD        counting<>+224(SB), Y11, Y7
+	VPMULUDQ       Y13, Y7, Y7
 	VPADDQ         Y7, Y10, Y7
 	VPANDN         Y10, Y7, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -2647,7 +2682,7 @@ write8:
 	JNZ         line8
 
 unitsEnd8:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU Y0, (AX)
@@ -2773,10 +2808,10 @@ offsets4:
 	CMOVQLT R13, R12
 	CMPQ    R11, $0x00000008
 	JB      offsets4
-	MOVQ    resume+88(FP), R10
+	MOVQ    resume+96(FP), R10
 	TESTQ   R10, R10
 	JZ      numbers4
-	MOVQ    chain+80(FP), R9
+	MOVQ    chain+88(FP), R9
 	VMOVDQU (R9), Y0
 	VMOVDQU 32(R9), Y1
 	VMOVDQU 64(R9), Y2
@@ -2792,9 +2827,13 @@ numbers4:
 	LEAQ           -1(R9), R9
 	VMOVQ          R9, X11
 	VINSERTI128    $0x01, X11, Y11, Y11
+	MOVQ           step+80(FP), R9
+	VMOVQ          R9, X13
+	VINSERTI128    $0x01, X13, Y13, Y13
 	MOVQ           numberKeys+16(FP), R9
 	VBROADCASTI128 (R9), Y8
 	VPMINUD        counting<>+0(SB), Y11, Y0
+	VPMULUDQ       Y13, Y0, Y0
 	VPADDQ         Y0, Y10, Y0
 	VPANDN         Y10, Y0, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -2802,6 +2841,7 @@ numbers4:
 	VPADDQ         Y12, Y0, Y0
 	VPXOR          Y8, Y0, Y0
 	VPMINUD        counting<>+32(SB), Y11, Y1
+	VPMULUDQ       Y13, Y1, Y1
 	VPADDQ         Y1, Y10, Y1
 	VPANDN         Y10, Y1, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -2809,6 +2849,7 @@ numbers4:
 	VPADDQ         Y12, Y1, Y1
 	VPXOR          Y8, Y1, Y1
 	VPMINUD        counting<>+64(SB), Y11, Y2
+	VPMULUDQ       Y13, Y2, Y2
 	VPADDQ         Y2, Y10, Y2
 	VPANDN         Y10, Y2, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -2816,6 +2857,7 @@ numbers4:
 	VPADDQ         Y12, Y2, Y2
 	VPXOR          Y8, Y2, Y2
 	VPMINUD        counting<>+96(SB), Y11, Y3
+	VPMULUDQ       Y13, Y3, Y3
 	VPADDQ         Y3, Y10, Y3
 	VPANDN         Y10, Y3, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -3212,7 +3254,7 @@ write4:
 	JNZ         line4
 
 unitsEnd4:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU Y0, (AX)
@@ -3290,10 +3332,10 @@ offsets2:
 	CMOVQLT R12, R11
 	CMPQ    R10, $0x00000004
 	JB      offsets2
-	MOVQ    resume+88(FP), CX
+	MOVQ    resume+96(FP), CX
 	TESTQ   CX, CX
 	JZ      numbers2
-	MOVQ    chain+80(FP), CX
+	MOVQ    chain+88(FP), CX
 	VMOVDQU (CX), Y0
 	VMOVDQU 32(CX), Y1
 	JMP     line02
@@ -3307,9 +3349,13 @@ numbers2:
 	LEAQ           -1(R9), CX
 	VMOVQ          CX, X11
 	VINSERTI128    $0x01, X11, Y11, Y11
+	MOVQ           step+80(FP), CX
+	VMOVQ          CX, X13
+	VINSERTI128    $0x01, X13, Y13, Y13
 	MOVQ           numberKeys+16(FP), CX
 	VBROADCASTI128 (CX), Y8
 	VPMINUD        counting<>+0(SB), Y11, Y0
+	VPMULUDQ       Y13, Y0, Y0
 	VPADDQ         Y0, Y10, Y0
 	VPANDN         Y10, Y0, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -3317,6 +3363,7 @@ numbers2:
 	VPADDQ         Y12, Y0, Y0
 	VPXOR          Y8, Y0, Y0
 	VPMINUD        counting<>+32(SB), Y11, Y1
+	VPMULUDQ       Y13, Y1, Y1
 	VPADDQ         Y1, Y10, Y1
 	VPANDN         Y10, Y1, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -3470,7 +3517,7 @@ last2:
 	JNZ            line2
 
 unitsEnd2:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU Y0, (AX)
@@ -3524,10 +3571,10 @@ offsets1:
 	CMOVQLT R12, R11
 	CMPQ    R10, $0x00000002
 	JB      offsets1
-	MOVQ    resume+88(FP), CX
+	MOVQ    resume+96(FP), CX
 	TESTQ   CX, CX
 	JZ      numbers1
-	MOVQ    chain+80(FP), CX
+	MOVQ    chain+88(FP), CX
 	VMOVDQU (CX), Y0
 	JMP     line01
 
@@ -3540,9 +3587,13 @@ numbers1:
 	LEAQ           -1(R9), CX
 	VMOVQ          CX, X11
 	VINSERTI128    $0x01, X11, Y11, Y11
+	MOVQ           step+80(FP), CX
+	VMOVQ          CX, X13
+	VINSERTI128    $0x01, X13, Y13, Y13
 	MOVQ           numberKeys+16(FP), CX
 	VBROADCASTI128 (CX), Y8
 	VPMINUD        counting<>+0(SB), Y11, Y0
+	VPMULUDQ       Y13, Y0, Y0
 	VPADDQ         Y0, Y10, Y0
 	VPANDN         Y10, Y0, Y12
 	VPSRLQ         $0x3f, Y12, Y12
@@ -3650,7 +3701,7 @@ last1:
 	JNZ            line1
 
 unitsEnd1:
-	MOVQ    chain+80(FP), AX
+	MOVQ    chain+88(FP), AX
 	TESTQ   AX, AX
 	JZ      end
 	VMOVDQU Y0, (AX)
@@ -3683,9 +3734,9 @@ end:
 	VZEROALL
 	RET
 
-// func decryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func decryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AES, AVX, AVX2, VAES
-TEXT ·decryptVAES256(SB), $0-88
+TEXT ·decryptVAES256(SB), $0-96
 	MOVQ           keys+0(FP), AX
 	MOVQ           rounds+8(FP), CX
 	SHLQ           $0x04, CX
@@ -3694,40 +3745,41 @@ TEXT ·decryptVAES256(SB), $0-88
 	MOVQ           units+48(FP), SI
 	MOVQ           lo+56(FP), DI
 	MOVQ           hi+64(FP), R8
-	MOVQ           numberKeys+16(FP), R9
-	MOVQ           chain+72(FP), R10
+	MOVQ           step+72(FP), R9
+	MOVQ           numberKeys+16(FP), R10
+	MOVQ           chain+80(FP), R11
 	VBROADCASTI128 (AX), Y9
-	MOVQ           resume+80(FP), R11
-	TESTQ          R11, R11
+	MOVQ           resume+88(FP), R12
+	TESTQ          R12, R12
 	JZ             unit
-	VBROADCASTI128 (R10), Y12
+	VBROADCASTI128 (R11), Y12
 	JMP            data
 
 unit:
 	VMOVQ       DI, X12
 	VPINSRQ     $0x01, R8, X12, X12
-	VPXOR       (R9), X12, X12
-	VAESENC     16(R9), X12, X12
-	VAESENC     32(R9), X12, X12
-	VAESENC     48(R9), X12, X12
-	VAESENC     64(R9), X12, X12
-	VAESENC     80(R9), X12, X12
-	VAESENC     96(R9), X12, X12
-	VAESENC     112(R9), X12, X12
-	VAESENC     128(R9), X12, X12
-	VAESENC     144(R9), X12, X12
-	VAESENC     160(R9), X12, X12
-	VAESENC     176(R9), X12, X12
-	VAESENC     192(R9), X12, X12
-	VAESENC     208(R9), X12, X12
-	VAESENCLAST 224(R9), X12, X12
+	VPXOR       (R10), X12, X12
+	VAESENC     16(R10), X12, X12
+	VAESENC     32(R10), X12, X12
+	VAESENC     48(R10), X12, X12
+	VAESENC     64(R10), X12, X12
+	VAESENC     80(R10), X12, X12
+	VAESENC     96(R10), X12, X12
+	VAESENC     112(R10), X12, X12
+	VAESENC     128(R10), X12, X12
+	VAESENC     144(R10), X12, X12
+	VAESENC     160(R10), X12, X12
+	VAESENC     176(R10), X12, X12
+	VAESENC     192(R10), X12, X12
+	VAESENC     208(R10), X12, X12
+	VAESENCLAST 224(R10), X12, X12
 	VINSERTI128 $0x01, X12, Y12, Y12
-	ADDQ        $+1, DI
+	ADDQ        R9, DI
 	ADCQ        $+0, R8
 
 data:
-	MOVQ blocks+40(FP), R11
-	SUBQ $0x00000010, R11
+	MOVQ blocks+40(FP), R12
+	SUBQ $0x00000010, R12
 	JB   rest
 
 group:
@@ -3892,12 +3944,12 @@ groupEnd:
 	VMOVDQU        Y13, Y12
 	ADDQ           $0x00000100, BX
 	ADDQ           $0x00000100, DX
-	SUBQ           $0x00000010, R11
+	SUBQ           $0x00000010, R12
 	JAE            group
 
 rest:
 	VEXTRACTI128 $0x01, Y12, X12
-	ADDQ         $0x00000010, R11
+	ADDQ         $0x00000010, R12
 	JZ           unitEnd
 
 single:
@@ -3942,23 +3994,23 @@ singleEnd:
 	VMOVDQA     X13, X12
 	ADDQ        $+16, BX
 	ADDQ        $+16, DX
-	DECQ        R11
+	DECQ        R12
 	JNZ         single
 
 unitEnd:
 	DECQ    SI
 	JNZ     unit
-	TESTQ   R10, R10
+	TESTQ   R11, R11
 	JZ      end
-	VMOVDQU X12, (R10)
+	VMOVDQU X12, (R11)
 
 end:
 	VZEROALL
 	RET
 
-// func encryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func encryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV, VAES
-TEXT ·encryptVAES512(SB), $4416-96
+TEXT ·encryptVAES512(SB), $4416-104
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	LEAQ 2048(AX), CX
@@ -3987,10 +4039,10 @@ offsets8:
 	CMOVQLT   R13, R12
 	CMPQ      R11, $0x00000020
 	JB        offsets8
-	MOVQ      resume+88(FP), R10
+	MOVQ      resume+96(FP), R10
 	TESTQ     R10, R10
 	JZ        numbers8
-	MOVQ      chain+80(FP), R9
+	MOVQ      chain+88(FP), R9
 	VMOVDQU64 (R9), Z0
 	VMOVDQU64 64(R9), Z1
 	VMOVDQU64 128(R9), Z2
@@ -4012,9 +4064,14 @@ numbers8:
 	VMOVQ           R9, X11
 	VINSERTI128     $0x01, X11, Y11, Y11
 	VINSERTI64X4    $0x01, Y11, Z11, Z11
+	MOVQ            step+80(FP), R9
+	VMOVQ           R9, X13
+	VINSERTI128     $0x01, X13, Y13, Y13
+	VINSERTI64X4    $0x01, Y13, Z13, Z13
 	MOVQ            numberKeys+16(FP), R9
 	VBROADCASTI32X4 (R9), Z8
 	VPMINUD         counting<>+0(SB), Z11, Z0
+	VPMULUDQ        Z13, Z0, Z0
 	VPADDQ          Z0, Z10, Z0
 	VPANDNQ         Z10, Z0, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4022,6 +4079,7 @@ numbers8:
 	VPADDQ          Z12, Z0, Z0
 	VPXORQ          Z8, Z0, Z0
 	VPMINUD         counting<>+64(SB), Z11, Z1
+	VPMULUDQ        Z13, Z1, Z1
 	VPADDQ          Z1, Z10, Z1
 	VPANDNQ         Z10, Z1, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4029,6 +4087,7 @@ numbers8:
 	VPADDQ          Z12, Z1, Z1
 	VPXORQ          Z8, Z1, Z1
 	VPMINUD         counting<>+128(SB), Z11, Z2
+	VPMULUDQ        Z13, Z2, Z2
 	VPADDQ          Z2, Z10, Z2
 	VPANDNQ         Z10, Z2, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4036,6 +4095,7 @@ numbers8:
 	VPADDQ          Z12, Z2, Z2
 	VPXORQ          Z8, Z2, Z2
 	VPMINUD         counting<>+192(SB), Z11, Z3
+	VPMULUDQ        Z13, Z3, Z3
 	VPADDQ          Z3, Z10, Z3
 	VPANDNQ         Z10, Z3, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4043,6 +4103,7 @@ numbers8:
 	VPADDQ          Z12, Z3, Z3
 	VPXORQ          Z8, Z3, Z3
 	VPMINUD         counting<>+256(SB), Z11, Z4
+	VPMULUDQ        Z13, Z4, Z4
 	VPADDQ          Z4, Z10, Z4
 	VPANDNQ         Z10, Z4, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4050,6 +4111,7 @@ numbers8:
 	VPADDQ          Z12, Z4, Z4
 	VPXORQ          Z8, Z4, Z4
 	VPMINUD         counting<>+320(SB), Z11, Z5
+	VPMULUDQ        Z13, Z5, Z5
 	VPADDQ          Z5, Z10, Z5
 	VPANDNQ         Z10, Z5, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4057,6 +4119,7 @@ numbers8:
 	VPADDQ          Z12, Z5, Z5
 	VPXORQ          Z8, Z5, Z5
 	VPMINUD         counting<>+384(SB), Z11, Z6
+	VPMULUDQ        Z13, Z6, Z6
 	VPADDQ          Z6, Z10, Z6
 	VPANDNQ         Z10, Z6, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4064,6 +4127,7 @@ numbers8:
 	VPADDQ          Z12, Z6, Z6
 	VPXORQ          Z8, Z6, Z6
 	VPMINUD         counting<>+448(SB), Z11, Z7
+	VPMULUDQ        Z13, Z7, Z7
 	VPADDQ          Z7, Z10, Z7
 	VPANDNQ         Z10, Z7, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -4890,7 +4954,7 @@ write8:
 	JNZ        line8
 
 unitsEnd8:
-	MOVQ      chain+80(FP), AX
+	MOVQ      chain+88(FP), AX
 	TESTQ     AX, AX
 	JZ        end
 	VMOVDQU64 Z0, (AX)
@@ -5080,10 +5144,10 @@ offsets4:
 	CMOVQLT   R13, R12
 	CMPQ      R11, $0x00000010
 	JB        offsets4
-	MOVQ      resume+88(FP), R10
+	MOVQ      resume+96(FP), R10
 	TESTQ     R10, R10
 	JZ        numbers4
-	MOVQ      chain+80(FP), R9
+	MOVQ      chain+88(FP), R9
 	VMOVDQU64 (R9), Z0
 	VMOVDQU64 64(R9), Z1
 	VMOVDQU64 128(R9), Z2
@@ -5101,9 +5165,14 @@ numbers4:
 	VMOVQ           R9, X11
 	VINSERTI128     $0x01, X11, Y11, Y11
 	VINSERTI64X4    $0x01, Y11, Z11, Z11
+	MOVQ            step+80(FP), R9
+	VMOVQ           R9, X13
+	VINSERTI128     $0x01, X13, Y13, Y13
+	VINSERTI64X4    $0x01, Y13, Z13, Z13
 	MOVQ            numberKeys+16(FP), R9
 	VBROADCASTI32X4 (R9), Z8
 	VPMINUD         counting<>+0(SB), Z11, Z0
+	VPMULUDQ        Z13, Z0, Z0
 	VPADDQ          Z0, Z10, Z0
 	VPANDNQ         Z10, Z0, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5111,6 +5180,7 @@ numbers4:
 	VPADDQ          Z12, Z0, Z0
 	VPXORQ          Z8, Z0, Z0
 	VPMINUD         counting<>+64(SB), Z11, Z1
+	VPMULUDQ        Z13, Z1, Z1
 	VPADDQ          Z1, Z10, Z1
 	VPANDNQ         Z10, Z1, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5118,6 +5188,7 @@ numbers4:
 	VPADDQ          Z12, Z1, Z1
 	VPXORQ          Z8, Z1, Z1
 	VPMINUD         counting<>+128(SB), Z11, Z2
+	VPMULUDQ        Z13, Z2, Z2
 	VPADDQ          Z2, Z10, Z2
 	VPANDNQ         Z10, Z2, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5125,6 +5196,7 @@ numbers4:
 	VPADDQ          Z12, Z2, Z2
 	VPXORQ          Z8, Z2, Z2
 	VPMINUD         counting<>+192(SB), Z11, Z3
+	VPMULUDQ        Z13, Z3, Z3
 	VPADDQ          Z3, Z10, Z3
 	VPANDNQ         Z10, Z3, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5599,7 +5671,7 @@ write4:
 	JNZ        line4
 
 unitsEnd4:
-	MOVQ      chain+80(FP), AX
+	MOVQ      chain+88(FP), AX
 	TESTQ     AX, AX
 	JZ        end
 	VMOVDQU64 Z0, (AX)
@@ -5709,10 +5781,10 @@ offsets2:
 	CMOVQLT   R12, R11
 	CMPQ      R10, $0x00000008
 	JB        offsets2
-	MOVQ      resume+88(FP), CX
+	MOVQ      resume+96(FP), CX
 	TESTQ     CX, CX
 	JZ        numbers2
-	MOVQ      chain+80(FP), CX
+	MOVQ      chain+88(FP), CX
 	VMOVDQU64 (CX), Z0
 	VMOVDQU64 64(CX), Z1
 	JMP       line02
@@ -5728,9 +5800,14 @@ numbers2:
 	VMOVQ           CX, X11
 	VINSERTI128     $0x01, X11, Y11, Y11
 	VINSERTI64X4    $0x01, Y11, Z11, Z11
+	MOVQ            step+80(FP), CX
+	VMOVQ           CX, X13
+	VINSERTI128     $0x01, X13, Y13, Y13
+	VINSERTI64X4    $0x01, Y13, Z13, Z13
 	MOVQ            numberKeys+16(FP), CX
 	VBROADCASTI32X4 (CX), Z8
 	VPMINUD         counting<>+0(SB), Z11, Z0
+	VPMULUDQ        Z13, Z0, Z0
 	VPADDQ          Z0, Z10, Z0
 	VPANDNQ         Z10, Z0, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5738,6 +5815,7 @@ numbers2:
 	VPADDQ          Z12, Z0, Z0
 	VPXORQ          Z8, Z0, Z0
 	VPMINUD         counting<>+64(SB), Z11, Z1
+	VPMULUDQ        Z13, Z1, Z1
 	VPADDQ          Z1, Z10, Z1
 	VPANDNQ         Z10, Z1, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -5923,7 +6001,7 @@ last2:
 	JNZ             line2
 
 unitsEnd2:
-	MOVQ      chain+80(FP), AX
+	MOVQ      chain+88(FP), AX
 	TESTQ     AX, AX
 	JZ        end
 	VMOVDQU64 Z0, (AX)
@@ -5993,10 +6071,10 @@ offsets1:
 	CMOVQLT   R12, R11
 	CMPQ      R10, $0x00000004
 	JB        offsets1
-	MOVQ      resume+88(FP), CX
+	MOVQ      resume+96(FP), CX
 	TESTQ     CX, CX
 	JZ        numbers1
-	MOVQ      chain+80(FP), CX
+	MOVQ      chain+88(FP), CX
 	VMOVDQU64 (CX), Z0
 	JMP       line01
 
@@ -6011,9 +6089,14 @@ numbers1:
 	VMOVQ           CX, X11
 	VINSERTI128     $0x01, X11, Y11, Y11
 	VINSERTI64X4    $0x01, Y11, Z11, Z11
+	MOVQ            step+80(FP), CX
+	VMOVQ           CX, X13
+	VINSERTI128     $0x01, X13, Y13, Y13
+	VINSERTI64X4    $0x01, Y13, Z13, Z13
 	MOVQ            numberKeys+16(FP), CX
 	VBROADCASTI32X4 (CX), Z8
 	VPMINUD         counting<>+0(SB), Z11, Z0
+	VPMULUDQ        Z13, Z0, Z0
 	VPADDQ          Z0, Z10, Z0
 	VPANDNQ         Z10, Z0, Z12
 	VPSRLQ          $0x3f, Z12, Z12
@@ -6137,7 +6220,7 @@ last1:
 	JNZ             line1
 
 unitsEnd1:
-	MOVQ      chain+80(FP), AX
+	MOVQ      chain+88(FP), AX
 	TESTQ     AX, AX
 	JZ        end
 	VMOVDQU64 Z0, (AX)
@@ -6194,9 +6277,9 @@ end:
 	VZEROALL
 	RET
 
-// func decryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+// func decryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 // Requires: AES, AVX, AVX2, AVX512F, VAES
-TEXT ·decryptVAES512(SB), $0-88
+TEXT ·decryptVAES512(SB), $0-96
 	MOVQ            keys+0(FP), AX
 	MOVQ            rounds+8(FP), CX
 	SHLQ            $0x04, CX
@@ -6205,41 +6288,42 @@ TEXT ·decryptVAES512(SB), $0-88
 	MOVQ            units+48(FP), SI
 	MOVQ            lo+56(FP), DI
 	MOVQ            hi+64(FP), R8
-	MOVQ            numberKeys+16(FP), R9
-	MOVQ            chain+72(FP), R10
+	MOVQ            step+72(FP), R9
+	MOVQ            numberKeys+16(FP), R10
+	MOVQ            chain+80(FP), R11
 	VBROADCASTI32X4 (AX), Z9
-	MOVQ            resume+80(FP), R11
-	TESTQ           R11, R11
+	MOVQ            resume+88(FP), R12
+	TESTQ           R12, R12
 	JZ              unit
-	VBROADCASTI32X4 (R10), Z12
+	VBROADCASTI32X4 (R11), Z12
 	JMP             data
 
 unit:
 	VMOVQ        DI, X12
 	VPINSRQ      $0x01, R8, X12, X12
-	VPXOR        (R9), X12, X12
-	VAESENC      16(R9), X12, X12
-	VAESENC      32(R9), X12, X12
-	VAESENC      48(R9), X12, X12
-	VAESENC      64(R9), X12, X12
-	VAESENC      80(R9), X12, X12
-	VAESENC      96(R9), X12, X12
-	VAESENC      112(R9), X12, X12
-	VAESENC      128(R9), X12, X12
-	VAESENC      144(R9), X12, X12
-	VAESENC      160(R9), X12, X12
-	VAESENC      176(R9), X12, X12
-	VAESENC      192(R9), X12, X12
-	VAESENC      208(R9), X12, X12
-	VAESENCLAST  224(R9), X12, X12
+	VPXOR        (R10), X12, X12
+	VAESENC      16(R10), X12, X12
+	VAESENC      32(R10), X12, X12
+	VAESENC      48(R10), X12, X12
+	VAESENC      64(R10), X12, X12
+	VAESENC      80(R10), X12, X12
+	VAESENC      96(R10), X12, X12
+	VAESENC      112(R10), X12, X12
+	VAESENC      128(R10), X12, X12
+	VAESENC      144(R10), X12, X12
+	VAESENC      160(R10), X12, X12
+	VAESENC      176(R10), X12, X12
+	VAESENC      192(R10), X12, X12
+	VAESENC      208(R10), X12, X12
+	VAESENCLAST  224(R10), X12, X12
 	VINSERTI128  $0x01, X12, Y12, Y12
 	VINSERTI64X4 $0x01, Y12, Z12, Z12
-	ADDQ         $+1, DI
+	ADDQ         R9, DI
 	ADCQ         $+0, R8
 
 data:
-	MOVQ blocks+40(FP), R11
-	SUBQ $0x00000020, R11
+	MOVQ blocks+40(FP), R12
+	SUBQ $0x00000020, R12
 	JB   rest
 
 group:
@@ -6405,12 +6489,12 @@ groupEnd:
 	VMOVDQU64       Z13, Z12
 	ADDQ            $0x00000200, BX
 	ADDQ            $0x00000200, DX
-	SUBQ            $0x00000020, R11
+	SUBQ            $0x00000020, R12
 	JAE             group
 
 rest:
 	VEXTRACTI32X4 $0x03, Z12, X12
-	ADDQ          $0x00000020, R11
+	ADDQ          $0x00000020, R12
 	JZ            unitEnd
 
 single:
@@ -6455,15 +6539,15 @@ singleEnd:
 	VMOVDQA     X13, X12
 	ADDQ        $+16, BX
 	ADDQ        $+16, DX
-	DECQ        R11
+	DECQ        R12
 	JNZ         single
 
 unitEnd:
 	DECQ    SI
 	JNZ     unit
-	TESTQ   R10, R10
+	TESTQ   R11, R11
 	JZ      end
-	VMOVDQU X12, (R10)
+	VMOVDQU X12, (R11)
 
 end:
 	VPXORQ Z16, Z16, Z16

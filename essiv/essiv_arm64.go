@@ -59,23 +59,23 @@ func (a *armv8) wipe() {
 }
 
 // Hot: no allocation.
-func (a *armv8) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (a *armv8) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
 	var room [maxUnits * blockLen]byte
 	for units > 0 {
 		var n int
 		if decrypt {
 			n = min(units, max(maxBytes/a.unit, 1), maxUnits)
 			ivs := room[:n*blockLen]
-			a.fill(ivs, dun, n)
+			a.fill(ivs, dun, step, n)
 			a.decrypt(dst, src, n, ivs)
 		} else {
 			n = min(units, atOnce)
 			ivs := room[:atOnce*blockLen]
-			a.fill(ivs, dun, n)
+			a.fill(ivs, dun, step, n)
 			a.encrypt(dst, src, n, ivs)
 		}
 		dst, src = dst[n*a.unit:], src[n*a.unit:]
-		units, dun = units-n, dataunit.Add128(dun, n)
+		units, dun = units-n, dataunit.Add128(dun, n*int(step))
 	}
 	secret.Wipe(room[:])
 }

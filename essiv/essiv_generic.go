@@ -48,11 +48,11 @@ func (g *generic) wipe() {
 }
 
 // Hot: no allocation.
-func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
 	var ivs [aes.StateSize]byte
 	for units > 0 {
 		n := min(units, aes.Lanes)
-		g.fill(ivs[:n*blockLen], dun, n)
+		g.fill(ivs[:n*blockLen], dun, step, n)
 		if decrypt {
 			for k := range n {
 				g.decrypt(dst[k*g.unit:][:g.unit], src[k*g.unit:][:g.unit], ivs[k*blockLen:][:blockLen])
@@ -61,7 +61,7 @@ func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool)
 			g.encrypt(dst, src, n, &ivs)
 		}
 		dst, src = dst[n*g.unit:], src[n*g.unit:]
-		units, dun = units-n, dataunit.Add128(dun, n)
+		units, dun = units-n, dataunit.Add128(dun, n*int(step))
 	}
 	secret.Wipe(ivs[:])
 }

@@ -25,16 +25,16 @@ func newNumbers(key []byte) (numbers, error) {
 
 func (n numbers) wipe() { n.key.Wipe() }
 
-// fill writes the initialisation vectors of units data units from dun on to ivs,
-// and repeats the last one up to its end.
+// fill writes the initialisation vectors of units data units, the numbers of which
+// begin with dun and grow by step, to ivs, and repeats the last one up to its end.
 //
 // Hot: no allocation.
-func (n numbers) fill(ivs []byte, dun [2]uint64, units int) {
+func (n numbers) fill(ivs []byte, dun [2]uint64, step uint64, units int) {
 	for k := range len(ivs) / blockLen {
 		binary.LittleEndian.PutUint64(ivs[k*blockLen:], dun[0])
 		binary.LittleEndian.PutUint64(ivs[k*blockLen+8:], dun[1])
 		if k < units-1 {
-			dun = dataunit.Add128(dun, 1)
+			dun = dataunit.Add128(dun, int(step))
 		}
 	}
 	n.key.Encrypt(ivs, ivs)

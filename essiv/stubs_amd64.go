@@ -6,60 +6,63 @@ package essiv
 
 // encryptAESNI encrypts blocks blocks of each of units data units, 1 to 8, that
 // are stride bytes apart. keys are rounds+1 round keys in order of use, numberKeys
-// the 15 for initialisation vectors. hi:lo is the number of the first data unit.
+// the 15 for initialisation vectors. hi:lo is the number of the first data unit,
+// each has one that is step greater than the one before, step being below 1<<32.
 // If resume is not 0 the data units are continued: then chain holds their last
 // blocks of ciphertext. Unless chain is nil, 128 bytes, it is given the last blocks
 // of this call.
 //
 //go:noescape
-func encryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func encryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 
 // decryptAESNI decrypts units data units of blocks blocks each, one behind the
 // other, at least one of both. keys are rounds+1 round keys in order of use,
 // numberKeys the 15 for initialisation vectors. hi:lo is the number of the first
-// data unit. If resume is not 0 the only data unit is continued: then chain holds
+// data unit, each has one that is step greater than the one before. If resume is not 0 the only data unit is continued: then chain holds
 // its last block of ciphertext. Unless chain is nil, 16 bytes, it is given the last
 // block of ciphertext of this call.
 //
 //go:noescape
-func decryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func decryptAESNI(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 
 // encryptVAES256 encrypts blocks blocks of each of units data units, 1 to 16, that
 // are stride bytes apart. keys are rounds+1 round keys in order of use, numberKeys
-// the 15 for initialisation vectors. hi:lo is the number of the first data unit.
+// the 15 for initialisation vectors. hi:lo is the number of the first data unit,
+// each has one that is step greater than the one before, step being below 1<<32.
 // If resume is not 0 the data units are continued: then chain holds their last
 // blocks of ciphertext. Unless chain is nil, 256 bytes, it is given the last blocks
 // of this call.
 //
 //go:noescape
-func encryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func encryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 
 // decryptVAES256 decrypts units data units of blocks blocks each, one behind the
 // other, at least one of both. keys are rounds+1 round keys in order of use,
 // numberKeys the 15 for initialisation vectors. hi:lo is the number of the first
-// data unit. If resume is not 0 the only data unit is continued: then chain holds
+// data unit, each has one that is step greater than the one before. If resume is not 0 the only data unit is continued: then chain holds
 // its last block of ciphertext. Unless chain is nil, 16 bytes, it is given the last
 // block of ciphertext of this call.
 //
 //go:noescape
-func decryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func decryptVAES256(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 
 // encryptVAES512 encrypts blocks blocks of each of units data units, 1 to 32, that
 // are stride bytes apart. keys are rounds+1 round keys in order of use, numberKeys
-// the 15 for initialisation vectors. hi:lo is the number of the first data unit.
+// the 15 for initialisation vectors. hi:lo is the number of the first data unit,
+// each has one that is step greater than the one before, step being below 1<<32.
 // If resume is not 0 the data units are continued: then chain holds their last
 // blocks of ciphertext. Unless chain is nil, 512 bytes, it is given the last blocks
 // of this call.
 //
 //go:noescape
-func encryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func encryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, stride int, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)
 
 // decryptVAES512 decrypts units data units of blocks blocks each, one behind the
 // other, at least one of both. keys are rounds+1 round keys in order of use,
 // numberKeys the 15 for initialisation vectors. hi:lo is the number of the first
-// data unit. If resume is not 0 the only data unit is continued: then chain holds
+// data unit, each has one that is step greater than the one before. If resume is not 0 the only data unit is continued: then chain holds
 // its last block of ciphertext. Unless chain is nil, 16 bytes, it is given the last
 // block of ciphertext of this call.
 //
 //go:noescape
-func decryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, chain *byte, resume int)
+func decryptVAES512(keys *byte, rounds int, numberKeys *byte, dst *byte, src *byte, blocks int, units int, lo uint64, hi uint64, step uint64, chain *byte, resume int)

@@ -120,12 +120,12 @@ loop: \
 	VEOR V25.B16, a.B16, a.B16; VEOR V26.B16, b.B16, b.B16; \
 	VEOR V27.B16, c.B16, c.B16; VEOR V28.B16, d.B16, d.B16
 
-// func cryptARMv8(keys, tweakKeys *uint32, dst, src *byte, unit, units int, lo, hi uint64)
+// func cryptARMv8(keys, tweakKeys *uint32, dst, src *byte, unit, units int, lo, hi, step uint64)
 //
 // The frame holds, from 16(RSP), which is aligned, 64 encrypted numbers, and two times
 // sixteen tweaks: those of a group are needed before and after its rounds, during
 // which those of the next are made.
-TEXT ·cryptARMv8(SB), 0, $1544-64
+TEXT ·cryptARMv8(SB), 0, $1544-72
 	MOVD keys+0(FP), KEYS
 	MOVD tweakKeys+8(FP), TKEYS
 	MOVD dst+16(FP), DST
@@ -134,6 +134,7 @@ TEXT ·cryptARMv8(SB), 0, $1544-64
 	MOVD units+40(FP), GROUPS
 	MOVD lo+48(FP), LO
 	MOVD hi+56(FP), HI
+	MOVD step+64(FP), BY
 	MOVD $0x87, POLY
 	LSR $8, PERUNIT
 	LOADTABLES

@@ -66,11 +66,11 @@
 	SM4E(k, 6); SM4E(k, 7); \
 	EOR LO<<1, FOLD, LO
 
-// func cryptSM4E(keys, tweakKeys *uint32, dst, src *byte, unit, units int, lo, hi uint64)
+// func cryptSM4E(keys, tweakKeys *uint32, dst, src *byte, unit, units int, lo, hi, step uint64)
 //
 // The frame holds, from 16(RSP), which is aligned, 64 encrypted numbers and eight
 // tweaks, which each group reads before it writes those of the next.
-TEXT ·cryptSM4E(SB), 0, $1160-64
+TEXT ·cryptSM4E(SB), 0, $1160-72
 	MOVD keys+0(FP), KEYS
 	MOVD tweakKeys+8(FP), TKEYS
 	MOVD dst+16(FP), DST
@@ -79,6 +79,7 @@ TEXT ·cryptSM4E(SB), 0, $1160-64
 	MOVD units+40(FP), GROUPS
 	MOVD lo+48(FP), LO
 	MOVD hi+56(FP), HI
+	MOVD step+64(FP), BY
 	MOVD $0x87, POLY
 	LSR $7, PERUNIT
 	LOADKEYS(TKEYS)

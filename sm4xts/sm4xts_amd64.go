@@ -79,7 +79,7 @@ func (a *assembly) wipe() {
 }
 
 // Hot: no allocation.
-func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
 	keys := a.enc
 	if decrypt {
 		keys = a.dec
@@ -89,16 +89,16 @@ func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool
 		// Not by a function value: calls through one would make the arguments escape.
 		switch a.machine {
 		case gfni512:
-			cryptGFNI512(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptGFNI512(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		case gfni256:
-			cryptGFNI256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptGFNI256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		case vaes256:
-			cryptVAES256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptVAES256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		case aesni256:
-			cryptAESNI256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptAESNI256(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		case aesni:
-			cryptAESNI(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptAESNI(keys, a.twk, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		}
-		units, at, dun = units-n, at+n*a.unit, dataunit.Add128(dun, n)
+		units, at, dun = units-n, at+n*a.unit, dataunit.Add128(dun, n*int(step))
 	}
 }

@@ -152,12 +152,13 @@ DATA right<>+112(SB)/8, $0x0000000000000039
 DATA right<>+120(SB)/8, $0x0000000000000039
 GLOBL right<>(SB), RODATA|NOPTR, $128
 
-// func cryptAESNI(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+// func cryptAESNI(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 // Requires: AES, AVX, PCLMULQDQ
-TEXT ·cryptAESNI(SB), $1664-64
+TEXT ·cryptAESNI(SB), $1664-72
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	MOVQ units+40(FP), CX
+	MOVQ step+64(FP), DI
 	MOVQ lo+48(FP), BX
 	MOVQ hi+56(FP), SI
 	LEAQ (AX), DX
@@ -166,7 +167,7 @@ number:
 	MOVQ        BX, (DX)
 	MOVQ        SI, 8(DX)
 	ADDQ        $+16, DX
-	ADDQ        $+1, BX
+	ADDQ        DI, BX
 	ADCQ        $+0, SI
 	DECQ        CX
 	JNZ         number
@@ -1245,12 +1246,13 @@ done:
 	VZEROALL
 	RET
 
-// func cryptAESNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+// func cryptAESNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 // Requires: AES, AVX, AVX2
-TEXT ·cryptAESNI256(SB), $2176-64
+TEXT ·cryptAESNI256(SB), $2176-72
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	MOVQ units+40(FP), CX
+	MOVQ step+64(FP), DI
 	MOVQ lo+48(FP), BX
 	MOVQ hi+56(FP), SI
 	LEAQ (AX), DX
@@ -1259,7 +1261,7 @@ number:
 	MOVQ        BX, (DX)
 	MOVQ        SI, 8(DX)
 	ADDQ        $+16, DX
-	ADDQ        $+1, BX
+	ADDQ        DI, BX
 	ADCQ        $+0, SI
 	DECQ        CX
 	JNZ         number
@@ -2503,12 +2505,13 @@ done:
 	VZEROALL
 	RET
 
-// func cryptVAES256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+// func cryptVAES256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 // Requires: AVX, AVX2, PCLMULQDQ, VAES, VPCLMULQDQ
-TEXT ·cryptVAES256(SB), $2176-64
+TEXT ·cryptVAES256(SB), $2176-72
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	MOVQ units+40(FP), CX
+	MOVQ step+64(FP), DI
 	MOVQ lo+48(FP), BX
 	MOVQ hi+56(FP), SI
 	LEAQ (AX), DX
@@ -2517,7 +2520,7 @@ number:
 	MOVQ        BX, (DX)
 	MOVQ        SI, 8(DX)
 	ADDQ        $+16, DX
-	ADDQ        $+1, BX
+	ADDQ        DI, BX
 	ADCQ        $+0, SI
 	DECQ        CX
 	JNZ         number
@@ -3613,12 +3616,13 @@ done:
 	VZEROALL
 	RET
 
-// func cryptGFNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+// func cryptGFNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 // Requires: AVX, AVX2, GFNI, PCLMULQDQ, VPCLMULQDQ
-TEXT ·cryptGFNI256(SB), $2176-64
+TEXT ·cryptGFNI256(SB), $2176-72
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	MOVQ units+40(FP), CX
+	MOVQ step+64(FP), DI
 	MOVQ lo+48(FP), BX
 	MOVQ hi+56(FP), SI
 	LEAQ (AX), DX
@@ -3627,7 +3631,7 @@ number:
 	MOVQ           BX, (DX)
 	MOVQ           SI, 8(DX)
 	ADDQ           $+16, DX
-	ADDQ           $+1, BX
+	ADDQ           DI, BX
 	ADCQ           $+0, SI
 	DECQ           CX
 	JNZ            number
@@ -4353,12 +4357,13 @@ done:
 	VZEROALL
 	RET
 
-// func cryptGFNI512(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+// func cryptGFNI512(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 // Requires: AVX, AVX512BW, AVX512F, GFNI, PCLMULQDQ, VPCLMULQDQ
-TEXT ·cryptGFNI512(SB), $2176-64
+TEXT ·cryptGFNI512(SB), $2176-72
 	LEAQ 63(SP), AX
 	ANDQ $-64, AX
 	MOVQ units+40(FP), CX
+	MOVQ step+64(FP), DI
 	MOVQ lo+48(FP), BX
 	MOVQ hi+56(FP), SI
 	LEAQ (AX), DX
@@ -4367,7 +4372,7 @@ number:
 	MOVQ    BX, (DX)
 	MOVQ    SI, 8(DX)
 	ADDQ    $+16, DX
-	ADDQ    $+1, BX
+	ADDQ    DI, BX
 	ADCQ    $+0, SI
 	DECQ    CX
 	JNZ     number

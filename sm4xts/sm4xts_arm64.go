@@ -100,7 +100,7 @@ func (a *assembly) wipe() {
 }
 
 // Hot: no allocation.
-func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
+func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
 	keys, tweak := &a.keys.enc[0], &a.keys.tweak[0]
 	if decrypt {
 		keys = &a.keys.dec[0]
@@ -109,10 +109,10 @@ func (a *assembly) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool
 		n := min(units, a.batch)
 		// Not by a function value: calls through one would make the arguments escape.
 		if a.machine == sm4e {
-			cryptSM4E(keys, tweak, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptSM4E(keys, tweak, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		} else {
-			cryptARMv8(keys, tweak, &dst[at], &src[at], a.unit, n, dun[0], dun[1])
+			cryptARMv8(keys, tweak, &dst[at], &src[at], a.unit, n, dun[0], dun[1], step)
 		}
-		units, at, dun = units-n, at+n*a.unit, dataunit.Add128(dun, n)
+		units, at, dun = units-n, at+n*a.unit, dataunit.Add128(dun, n*int(step))
 	}
 }

@@ -45,6 +45,7 @@ func (g *generic) wipe() {
 type tweaks struct {
 	keys    *slicedKeys
 	dun     [2]uint64 // of the next number to be encrypted
+	step    int       // to the one after
 	units   int       // numbers not yet encrypted
 	blocks  int       // in a data unit
 	left    int       // in the present one
@@ -86,7 +87,7 @@ func (t *tweaks) start() bool {
 	for i := range n {
 		binary.LittleEndian.PutUint64(t.started[blockLen*i:], t.dun[0])
 		binary.LittleEndian.PutUint64(t.started[blockLen*i+8:], t.dun[1])
-		t.dun = dataunit.Add128(t.dun, 1)
+		t.dun = dataunit.Add128(t.dun, t.step)
 	}
 	t.s.slice(&t.started)
 	t.s.encrypt(t.keys)
@@ -97,8 +98,8 @@ func (t *tweaks) start() bool {
 }
 
 // Hot: no allocation.
-func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, decrypt bool) {
-	t := tweaks{keys: &g.keys.tweak, dun: dun, units: units, blocks: g.unit / blockLen}
+func (g *generic) crypt(dst, src []byte, units int, dun [2]uint64, step uint64, decrypt bool) {
+	t := tweaks{keys: &g.keys.tweak, dun: dun, step: int(step), units: units, blocks: g.unit / blockLen}
 	var s state
 	var buf, tw [slicedSize]byte
 	for {

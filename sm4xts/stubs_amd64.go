@@ -6,35 +6,40 @@ package sm4xts
 
 // cryptAESNI transforms units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
 // keys are the folded round keys of the data in order of use, tweakKeys those of
-// the tweak. hi:lo is the number of the first data unit.
+// the tweak. hi:lo is the number of the first data unit, each has one that is step
+// greater than the one before.
 //
 //go:noescape
-func cryptAESNI(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func cryptAESNI(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // cryptAESNI256 transforms units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the folded round keys of the data in order of use, tweakKeys those of
-// the tweak. hi:lo is the number of the first data unit.
+// the tweak. hi:lo is the number of the first data unit, each has one that is step
+// greater than the one before.
 //
 //go:noescape
-func cryptAESNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func cryptAESNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // cryptVAES256 transforms units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the folded round keys of the data in order of use, tweakKeys those of
-// the tweak. hi:lo is the number of the first data unit.
+// the tweak. hi:lo is the number of the first data unit, each has one that is step
+// greater than the one before.
 //
 //go:noescape
-func cryptVAES256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func cryptVAES256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // cryptGFNI256 transforms units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the folded round keys of the data in order of use, tweakKeys those of
-// the tweak. hi:lo is the number of the first data unit.
+// the tweak. hi:lo is the number of the first data unit, each has one that is step
+// greater than the one before.
 //
 //go:noescape
-func cryptGFNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func cryptGFNI256(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // cryptGFNI512 transforms units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the folded round keys of the data in order of use, tweakKeys those of
-// the tweak. hi:lo is the number of the first data unit.
+// the tweak. hi:lo is the number of the first data unit, each has one that is step
+// greater than the one before.
 //
 //go:noescape
-func cryptGFNI512(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func cryptGFNI512(keys *byte, tweakKeys *byte, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)

@@ -17,6 +17,7 @@
 #define POLY    R13 // 0x87
 #define FOLD    R14
 #define KEYP    R15
+#define BY      R19 // by which numbers of data units grow
 
 // STEP stores the tweak in HI:LO and doubles it in GF(2^128): a bit that falls out at
 // the top comes back as 0x87.
@@ -29,7 +30,7 @@
 // NUMBER stores the number of a data unit and counts on.
 #define NUMBER \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI
 
 // FOLLOW begins a group: if it is the last one of its data unit, the tweaks that are

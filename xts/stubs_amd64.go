@@ -6,42 +6,48 @@ package xts
 
 // encryptAESNI encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 128.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func encryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func encryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // decryptAESNI decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 128.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func decryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func decryptAESNI(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // encryptVAES256 encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func encryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func encryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // decryptVAES256 decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 256.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func decryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func decryptVAES256(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // encryptVAES512 encrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func encryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func encryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)
 
 // decryptVAES512 decrypts units data units of unit bytes, 1 to 64 of them; unit is a multiple of 512.
 // keys are the round keys of the data in order of use, tweakKeys those of the
-// tweak, rounds+1 each. hi:lo is the number of the first data unit.
+// tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next
+// is by step greater, 1 to 8.
 //
 //go:noescape
-func decryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64)
+func decryptVAES512(keys *byte, tweakKeys *byte, rounds int, dst *byte, src *byte, unit int, units int, lo uint64, hi uint64, step uint64)

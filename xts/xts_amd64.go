@@ -87,30 +87,30 @@ func (a *assembly) wipe() {
 }
 
 // Hot: no allocation.
-func (a *assembly) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
+func (a *assembly) crypt(dst, src []byte, units int, lo, hi, step uint64, decrypt bool) {
 	for ; units > a.batch; units -= a.batch {
-		a.call(&dst[0], &src[0], a.batch, lo, hi, decrypt)
+		a.call(&dst[0], &src[0], a.batch, lo, hi, step, decrypt)
 		dst, src = dst[a.batch*a.unit:], src[a.batch*a.unit:]
 		var carry uint64
-		lo, carry = bits.Add64(lo, uint64(a.batch), 0)
+		lo, carry = bits.Add64(lo, uint64(a.batch)*step, 0)
 		hi += carry
 	}
-	a.call(&dst[0], &src[0], units, lo, hi, decrypt)
+	a.call(&dst[0], &src[0], units, lo, hi, step, decrypt)
 }
 
-func (a *assembly) call(dst, src *byte, units int, lo, hi uint64, decrypt bool) {
+func (a *assembly) call(dst, src *byte, units int, lo, hi, step uint64, decrypt bool) {
 	switch {
 	case a.width == vaes512 && decrypt:
-		decryptVAES512(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		decryptVAES512(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	case a.width == vaes512:
-		encryptVAES512(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		encryptVAES512(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	case a.width == vaes256 && decrypt:
-		decryptVAES256(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		decryptVAES256(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	case a.width == vaes256:
-		encryptVAES256(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		encryptVAES256(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	case decrypt:
-		decryptAESNI(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		decryptAESNI(a.dec, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	default:
-		encryptAESNI(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi)
+		encryptAESNI(a.enc, a.twk, a.rounds, dst, src, a.unit, units, lo, hi, step)
 	}
 }

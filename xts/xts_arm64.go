@@ -58,15 +58,15 @@ func (c *armv8) wipe() {
 }
 
 // Hot: no allocation.
-func (c *armv8) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
+func (c *armv8) crypt(dst, src []byte, units int, lo, hi, step uint64, decrypt bool) {
 	dun := [2]uint64{lo, hi}
 	for at := 0; units > 0; {
 		n := min(units, c.batch)
 		if decrypt {
-			decryptARMv8(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
+			decryptARMv8(c.dec, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1], step)
 		} else {
-			encryptARMv8(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1])
+			encryptARMv8(c.enc, c.twk, c.rounds, &dst[at], &src[at], c.unit, n, dun[0], dun[1], step)
 		}
-		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n)
+		units, at, dun = units-n, at+n*c.unit, dataunit.Add128(dun, n*int(step))
 	}
 }

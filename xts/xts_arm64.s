@@ -53,6 +53,7 @@
 #define AFTLO   R22 // and with the last one
 #define AFTHI   R23
 #define FOLD    R24
+#define BY      R25 // by which numbers of data units grow
 
 // LOADKEYS reads ROUNDS + 1 round keys from p, which it advances.
 #define LOADKEYS(p, l12, l10) \
@@ -221,28 +222,28 @@ same:
 #define NUMBERS(loop, r12, r10) \
 loop: \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	STP.P (LO, HI), 16(AT); \
-	ADDS $1, LO; \
+	ADDS BY, LO; \
 	ADC ZR, HI; \
 	SUB $128, AT; \
 	LOAD8(AT); \
@@ -412,8 +413,8 @@ group10: \
 done: \
 	CLEAR(forget)
 
-// func encryptARMv8(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi uint64)
-TEXT ·encryptARMv8(SB), 0, $1288-72
+// func encryptARMv8(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi, step uint64)
+TEXT ·encryptARMv8(SB), 0, $1288-80
 	MOVD keys+0(FP), R0
 	MOVD tweakKeys+8(FP), R1
 	MOVD rounds+16(FP), ROUNDS
@@ -423,11 +424,12 @@ TEXT ·encryptARMv8(SB), 0, $1288-72
 	MOVD units+48(FP), GROUPS
 	MOVD lo+56(FP), LO
 	MOVD hi+64(FP), HI
+	MOVD step+72(FP), BY
 	CRYPT(AESE, AESMC)
 	RET
 
-// func decryptARMv8(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi uint64)
-TEXT ·decryptARMv8(SB), 0, $1288-72
+// func decryptARMv8(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi, step uint64)
+TEXT ·decryptARMv8(SB), 0, $1288-80
 	MOVD keys+0(FP), R0
 	MOVD tweakKeys+8(FP), R1
 	MOVD rounds+16(FP), ROUNDS
@@ -437,5 +439,6 @@ TEXT ·decryptARMv8(SB), 0, $1288-72
 	MOVD units+48(FP), GROUPS
 	MOVD lo+56(FP), LO
 	MOVD hi+64(FP), HI
+	MOVD step+72(FP), BY
 	CRYPT(AESD, AESIMC)
 	RET

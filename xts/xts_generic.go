@@ -54,14 +54,14 @@ func (g *generic) wipe() {
 }
 
 // Hot: no allocation.
-func (g *generic) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool) {
+func (g *generic) crypt(dst, src []byte, units int, lo, hi, step uint64, decrypt bool) {
 	dun := [2]uint64{lo, hi}
 	var q aes.State
 	var numbers [aes.StateSize]byte
 	for units > 0 {
 		n := min(units, aes.Lanes)
 		for k := range n {
-			number := dataunit.Add128(dun, k)
+			number := dataunit.Add128(dun, k*int(step))
 			binary.LittleEndian.PutUint64(numbers[k*blockLen:], number[0])
 			binary.LittleEndian.PutUint64(numbers[k*blockLen+8:], number[1])
 		}
@@ -72,7 +72,7 @@ func (g *generic) crypt(dst, src []byte, units int, lo, hi uint64, decrypt bool)
 			g.cryptUnit(dst[:g.unit], src[:g.unit], numbers[k*blockLen:], decrypt)
 			dst, src = dst[g.unit:], src[g.unit:]
 		}
-		units, dun = units-n, dataunit.Add128(dun, n)
+		units, dun = units-n, dataunit.Add128(dun, n*int(step))
 	}
 	secret.Wipe(numbers[:])
 	q.Wipe()

@@ -25,12 +25,12 @@ const (
 
 func (w *width) decrypt() {
 	name := "decrypt" + w.name
-	TEXT(name, 0, "func(keys *byte, rounds int, numberKeys, dst, src *byte, blocks, units int, lo, hi uint64, chain *byte, resume int)")
+	TEXT(name, 0, "func(keys *byte, rounds int, numberKeys, dst, src *byte, blocks, units int, lo, hi, step uint64, chain *byte, resume int)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s decrypts units data units of blocks blocks each, one behind the", name),
 		"other, at least one of both. keys are rounds+1 round keys in order of use,",
 		"numberKeys the 15 for initialisation vectors. hi:lo is the number of the first",
-		"data unit. If resume is not 0 the only data unit is continued: then chain holds",
+		"data unit, each has one that is step greater than the one before. If resume is not 0 the only data unit is continued: then chain holds",
 		"its last block of ciphertext. Unless chain is nil, 16 bytes, it is given the last",
 		"block of ciphertext of this call.")
 	keys := Load(Param("keys"), GP64())
@@ -38,7 +38,7 @@ func (w *width) decrypt() {
 	SHLQ(U8(4), last)
 	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
 	units := Load(Param("units"), GP64())
-	lo, hi := Load(Param("lo"), GP64()), Load(Param("hi"), GP64())
+	lo, hi, step := Load(Param("lo"), GP64()), Load(Param("hi"), GP64()), Load(Param("step"), GP64())
 	nk := Load(Param("numberKeys"), GP64())
 	chain := Load(Param("chain"), GP64())
 	key, before, next, t := w.reg[roundKey], w.reg[carry], w.reg[fresh], w.reg[scratch]
@@ -63,7 +63,7 @@ func (w *width) decrypt() {
 	}
 	VAESENCLAST(Mem{Base: nk, Disp: 14 * block}, iv, iv)
 	w.spread(before)
-	ADDQ(I8(1), lo)
+	ADDQ(step, lo)
 	ADCQ(I8(0), hi)
 
 	Label("data")

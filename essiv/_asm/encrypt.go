@@ -50,11 +50,12 @@ func (w *width) maxUnits() int { return loops[0] * w.lanes() }
 
 func (w *width) encrypt() {
 	name := "encrypt" + w.name
-	TEXT(name, 0, "func(keys *byte, rounds int, numberKeys, dst, src *byte, stride, blocks, units int, lo, hi uint64, chain *byte, resume int)")
+	TEXT(name, 0, "func(keys *byte, rounds int, numberKeys, dst, src *byte, stride, blocks, units int, lo, hi, step uint64, chain *byte, resume int)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s encrypts blocks blocks of each of units data units, 1 to %d, that", name, w.maxUnits()),
 		"are stride bytes apart. keys are rounds+1 round keys in order of use, numberKeys",
-		"the 15 for initialisation vectors. hi:lo is the number of the first data unit.",
+		"the 15 for initialisation vectors. hi:lo is the number of the first data unit,",
+		"each has one that is step greater than the one before, step being below 1<<32.",
 		"If resume is not 0 the data units are continued: then chain holds their last",
 		fmt.Sprintf("blocks of ciphertext. Unless chain is nil, %d bytes, it is given the last blocks", w.maxUnits()*block),
 		"of this call.")
@@ -253,7 +254,7 @@ func (e *encryption) begin(label func(string) string, units Register, n int) {
 // added.
 func (e *encryption) numbers(units Register, n int) {
 	w := e.width
-	base, top, carry := w.reg[scratch], w.reg[scratch+1], w.reg[scratch+2]
+	base, top, carry, step := w.reg[scratch], w.reg[scratch+1], w.reg[scratch+2], w.reg[scratch+3]
 	most := GP64()
 	VMOVQ(Load(Param("lo"), GP64()), x(base))
 	VPINSRQ(U8(1), Load(Param("hi"), GP64()), x(base), x(base))
@@ -261,11 +262,14 @@ func (e *encryption) numbers(units Register, n int) {
 	LEAQ(Mem{Base: units, Disp: -1}, most)
 	VMOVQ(most, x(top))
 	w.spread(top)
+	VMOVQ(Load(Param("step"), GP64()), x(step))
+	w.spread(step)
 	key := w.reg[roundKey]
 	nk := Load(Param("numberKeys"), GP64())
 	w.broadcast(Mem{Base: nk}, key)
 	for i, v := range w.reg[:n] {
 		VPMINUD(w.counting.Offset(i*w.bytes), top, v)
+		VPMULUDQ(step, v, v)
 		VPADDQ(v, base, v)
 		if w.bytes == 64 {
 			VPANDNQ(base, v, carry)

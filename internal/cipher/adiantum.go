@@ -25,3 +25,13 @@ func (c wide) Encrypt(dst, src []byte, dun blkcrypto.DUN) { c.Cipher.Encrypt(dst
 
 // Hot: no allocation.
 func (c wide) Decrypt(dst, src []byte, dun blkcrypto.DUN) { c.Cipher.Decrypt(dst, src, dun) }
+
+// Hot: no allocation.
+func (c wide) EncryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64) {
+	c.Cipher.EncryptStep(dst, src, dun, step)
+}
+
+// Hot: no allocation.
+func (c wide) DecryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64) {
+	c.Cipher.DecryptStep(dst, src, dun, step)
+}

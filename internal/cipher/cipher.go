@@ -23,6 +23,13 @@ type Cipher interface {
 	Wipe()
 }
 
+// A Stepper is a Cipher that can number the units of a run otherwise than one by
+// one: unit k has dun + k·step, with carry. All of this package are.
+type Stepper interface {
+	EncryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64)
+	DecryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64)
+}
+
 type constructor func(unit int, key []byte) (Cipher, error)
 
 // families is filled by the init functions of this package only.

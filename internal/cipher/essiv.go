@@ -28,3 +28,13 @@ func (c aesESSIV) Encrypt(dst, src []byte, dun blkcrypto.DUN) {
 func (c aesESSIV) Decrypt(dst, src []byte, dun blkcrypto.DUN) {
 	c.Cipher.Decrypt(dst, src, [2]uint64{dun[0], dun[1]})
 }
+
+// Hot: no allocation.
+func (c aesESSIV) EncryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64) {
+	c.Cipher.EncryptStep(dst, src, [2]uint64{dun[0], dun[1]}, step)
+}
+
+// Hot: no allocation.
+func (c aesESSIV) DecryptStep(dst, src []byte, dun blkcrypto.DUN, step uint64) {
+	c.Cipher.DecryptStep(dst, src, [2]uint64{dun[0], dun[1]}, step)
+}

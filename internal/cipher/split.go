@@ -59,7 +59,7 @@ type splitRun struct {
 	done       chan struct{}
 }
 
-// split transforms a run, numbered ByUnit, with the help of other cores. It
+// split transforms a run with the help of other cores. It
 // allocates, which is nothing beside its time.
 func (u *Units) split(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 	const leastChunk, chunksEach = 32 << 10, 4
@@ -84,7 +84,7 @@ func (s *splitRun) work() {
 		}
 		at := int(i) * s.chunk
 		end := min(at+s.chunk, len(s.src))
-		dun, _ := s.dun.Add(uint64(at / s.u.Config.DataUnitSize))
+		dun := s.u.Config.DUN(s.dun, int64(at))
 		s.u.one(s.encrypt, dun, s.dst[at:end], s.src[at:end])
 		if s.left.Add(-1) == 0 {
 			close(s.done)

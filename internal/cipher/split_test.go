@@ -13,9 +13,13 @@ import (
 // A run is the same ciphertext whoever takes part in it: blkcrypto.md invariant 3.
 func TestSplitRunsAreTheSame(t *testing.T) {
 	for _, m := range supported() {
-		for _, unit := range []int{512, 4096} {
-			t.Run(fmt.Sprint(m, "/", unit), func(t *testing.T) {
-				u, err := NewUnits(blkcrypto.Config{Mode: m, KeyType: blkcrypto.Raw, DataUnitSize: unit, DUNBytes: 8}, key(m))
+		for _, by := range []struct {
+			unit      int
+			numbering blkcrypto.Numbering
+		}{{512, blkcrypto.ByUnit}, {4096, blkcrypto.ByUnit}, {4096, blkcrypto.BySector}} {
+			unit := by.unit
+			t.Run(fmt.Sprint(m, "/", unit, "/", by.numbering), func(t *testing.T) {
+				u, err := NewUnits(blkcrypto.Config{Mode: m, KeyType: blkcrypto.Raw, DataUnitSize: unit, DUNBytes: 8, Numbering: by.numbering}, key(m))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -48,20 +48,8 @@ func (u *Units) Crypt(encrypt bool, dun blkcrypto.DUN, dst, src block.Segments) 
 	return u.scattered(encrypt, dun, dst, src)
 }
 
-// run transforms contiguous data units. The ciphers number them one by one;
-// where the config does otherwise each unit is a run of its own.
+// run transforms contiguous data units.
 func (u *Units) run(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
-	if u.Config.Numbering == blkcrypto.ByUnit {
-		u.transform(encrypt, dun, dst, src)
-		return
-	}
-	for n := u.Config.DataUnitSize; len(src) > 0; src, dst = src[n:], dst[n:] {
-		u.transform(encrypt, dun, dst[:n], src[:n])
-		dun = u.Config.DUN(dun, int64(n))
-	}
-}
-
-func (u *Units) transform(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 	if u.splitFrom > 0 && len(src) >= u.splitFrom && splitting.CompareAndSwap(false, true) {
 		defer splitting.Store(false)
 		u.split(encrypt, dun, dst, src)
@@ -70,13 +58,23 @@ func (u *Units) transform(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
 	u.one(encrypt, dun, dst, src)
 }
 
+// one transforms contiguous data units without the help of others. Most are numbered
+// one by one, those of dm-crypt and LUKS2 by the sectors in them.
 func (u *Units) one(encrypt bool, dun blkcrypto.DUN, dst, src []byte) {
-	if encrypt {
+	switch {
+	case u.Config.Numbering == blkcrypto.BySector && encrypt:
+		u.Cipher.(Stepper).EncryptStep(dst, src, dun, u.step())
+	case u.Config.Numbering == blkcrypto.BySector:
+		u.Cipher.(Stepper).DecryptStep(dst, src, dun, u.step())
+	case encrypt:
 		u.Encrypt(dst, src, dun)
-	} else {
+	default:
 		u.Decrypt(dst, src, dun)
 	}
 }
+
+// step is that from one unit's number to the next's.
+func (u *Units) step() uint64 { return uint64(u.Config.DataUnitSize) >> 9 }
 
 // scattered takes the longest run of whole data units that is contiguous on
 // both sides, or gathers the one unit that is not.

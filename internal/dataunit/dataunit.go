@@ -97,15 +97,21 @@ func Check(pkg string, unit int, dst, src []byte) int {
 }
 
 // Add128 returns dun + n modulo 2^128; the low half is first.
-func Add128(dun [2]uint64, n int) [2]uint64 {
-	lo, carry := bits.Add64(dun[0], uint64(n), 0)
+func Add128(dun [2]uint64, n int) [2]uint64 { return Plus128(dun, uint64(n)) }
+
+// Plus128 is Add128 for any step.
+func Plus128(dun [2]uint64, n uint64) [2]uint64 {
+	lo, carry := bits.Add64(dun[0], n, 0)
 	return [2]uint64{lo, dun[1] + carry}
 }
 
 // Add256 returns dun + n modulo 2^256; the lowest quarter is first.
-func Add256(dun [4]uint64, n int) [4]uint64 {
+func Add256(dun [4]uint64, n int) [4]uint64 { return Plus256(dun, uint64(n)) }
+
+// Plus256 is Add256 for any step.
+func Plus256(dun [4]uint64, n uint64) [4]uint64 {
 	var c uint64
-	dun[0], c = bits.Add64(dun[0], uint64(n), 0)
+	dun[0], c = bits.Add64(dun[0], n, 0)
 	dun[1], c = bits.Add64(dun[1], 0, c)
 	dun[2], c = bits.Add64(dun[2], 0, c)
 	dun[3] += c

@@ -103,12 +103,13 @@ func main() {
 
 func (m *machine) function() {
 	name := "crypt" + m.name
-	TEXT(name, 0, "func(keys, tweakKeys *byte, dst, src *byte, unit, units int, lo, hi uint64)")
+	TEXT(name, 0, "func(keys, tweakKeys *byte, dst, src *byte, unit, units int, lo, hi, step uint64)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s transforms units data units of unit bytes, 1 to %d of them; unit is a multiple of %d.",
 		name, maxUnits, m.chunk()),
 		"keys are the folded round keys of the data in order of use, tweakKeys those of",
-		"the tweak. hi:lo is the number of the first data unit.")
+		"the tweak. hi:lo is the number of the first data unit, each has one that is step",
+		"greater than the one before.")
 
 	const align = 64
 	inChunk := m.chunk() / block // numbers
@@ -225,8 +226,9 @@ func (m *machine) nextTweak(label string) {
 // writeNumbers writes the numbers of the data units; the rest of the last chunk
 // of them is whatever the stack holds.
 func (m *machine) writeNumbers(zeros int) {
-	n, p, lo, hi := GP64(), GP64(), GP64(), GP64()
+	n, p, lo, hi, step := GP64(), GP64(), GP64(), GP64(), GP64()
 	Load(Param("units"), n)
+	Load(Param("step"), step)
 	Load(Param("lo"), lo)
 	Load(Param("hi"), hi)
 	LEAQ(m.numbers, p)
@@ -234,7 +236,7 @@ func (m *machine) writeNumbers(zeros int) {
 	MOVQ(lo, Mem{Base: p})
 	MOVQ(hi, Mem{Base: p, Disp: 8})
 	ADDQ(I8(block), p)
-	ADDQ(I8(1), lo)
+	ADDQ(step, lo)
 	ADCQ(I8(0), hi)
 	DECQ(n)
 	JNZ(LabelRef("number"))

@@ -41,6 +41,7 @@ const (
 	block    = 16
 	inFlight = 8  // vectors in a group
 	maxUnits = 64 // per call; xts_amd64.go has the same
+	maxStep  = 8  // likewise
 )
 
 // width is a vector width.
@@ -51,7 +52,7 @@ type width struct {
 	reg   func(i int) VecPhysical
 	key   VecPhysical // a round key in every lane
 
-	numbers     Mem    // a group of vectors: 0, 1, 2, ... in 128-bit lanes
+	numbers     Mem    // a group of vectors for each step from 1 on: 0, step, 2·step, ... in 128-bit lanes
 	left, right Mem    // a group of shift counts for spread
 	low         Mem    // mask of the low half of each lane; 256 bits only
 	rotate      [5]Mem // shuffles that rotate lanes left by so many bytes; 512 bits only
@@ -99,8 +100,12 @@ func (w *width) tables() {
 		return m
 	}
 	var numbers, left, right, low []uint64
+	for step := range uint64(maxStep) {
+		for i := range uint64(w.lanes() * inFlight) {
+			numbers = append(numbers, i*(step+1), 0)
+		}
+	}
 	for i := range uint64(w.lanes() * inFlight) {
-		numbers = append(numbers, i, 0)
 		left = append(left, i, i)
 		right = append(right, 64-i, 64-i)
 	}
@@ -132,12 +137,13 @@ func (w *width) tables() {
 // declare begins the function that does verb.
 func (w *width) declare(verb string) {
 	name := verb + w.name
-	TEXT(name, 0, "func(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi uint64)")
+	TEXT(name, 0, "func(keys, tweakKeys *byte, rounds int, dst, src *byte, unit, units int, lo, hi, step uint64)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s %ss units data units of unit bytes, 1 to %d of them; unit is a multiple of %d.",
 		name, verb, maxUnits, w.group()),
 		"keys are the round keys of the data in order of use, tweakKeys those of the",
-		"tweak, rounds+1 each. hi:lo is the number of the first data unit.")
+		"tweak, rounds+1 each. hi:lo is the number of the first data unit, that of the next",
+		fmt.Sprintf("is by step greater, 1 to %d.", maxStep))
 }
 
 // broadcast fills every 128-bit lane of v from m.

@@ -19,6 +19,14 @@ func (w *width) numberUnits(tw, units, last Register, end Mem) {
 	n, out, next := GP64(), GP64(), GP64()
 	MOVQ(units, n)
 	MOVQ(tw, out)
+	// What depends on the step: it costs nothing once the loop runs.
+	step := Load(Param("step"), GP64())
+	table, stride := GP64(), GP64()
+	LEAQ(w.numbers, table)
+	MOVQ(step, stride)
+	SHLQ(U8(log2(w.group())), stride)
+	ADDQ(stride, table)
+	SHRQ(U8(log2(block)), stride) // times lanes times vectors in a group
 	first := w.reg(9)
 
 	encrypt := func(vectors int) {
@@ -36,7 +44,7 @@ func (w *width) numberUnits(tw, units, last Register, end Mem) {
 
 	Label("numbers")
 	MOVQ(lo, next)
-	ADDQ(U8(w.lanes()*inFlight), next)
+	ADDQ(stride, next)
 	JCS(LabelRef("carry"))
 	VMOVQ(lo, X9)
 	VPINSRQ(U8(1), hi, X9, X9)
@@ -54,7 +62,7 @@ func (w *width) numberUnits(tw, units, last Register, end Mem) {
 			JA(LabelRef(more))
 		}
 		for i := range vectors {
-			VPADDQ(w.numbers.Offset(i*w.bytes), first, w.reg(i))
+			VPADDQ(Mem{Base: table, Disp: (i - inFlight) * w.bytes}, first, w.reg(i))
 		}
 		if vectors < inFlight {
 			encrypt(vectors)
@@ -75,7 +83,7 @@ func (w *width) numberUnits(tw, units, last Register, end Mem) {
 			x := []VecPhysical{X9, X10}[min(lane, 1)]
 			VMOVQ(lo, x)
 			VPINSRQ(U8(1), hi, x, x)
-			ADDQ(I8(1), lo)
+			ADDQ(step, lo)
 			ADCQ(I8(0), hi)
 			switch {
 			case w.bytes == 32 && lane == 1:

@@ -19,6 +19,7 @@ func Contract(t *testing.T, s Subject) {
 		{"EqualsReference", Subject.equalsReference},
 		{"EveryAlignment", Subject.everyAlignment},
 		{"CarryAtEveryUnitOfARun", Subject.carries},
+		{"StepsNumberEveryUnit", Subject.steps},
 		{"SplitRunsGiveTheSameBytes", Subject.splits},
 		{"TouchesNothingOutsideItsArguments", Subject.fences},
 		{"ConcurrentUse", Subject.concurrent},

@@ -29,6 +29,9 @@ func Narrow(c interface {
 	Decrypt(dst, src []byte, dun [2]uint64)
 	Wipe()
 }) Cipher {
+	if s, ok := c.(narrowStepper); ok {
+		return steppedNarrow{narrow{c}, s}
+	}
 	return narrow{c}
 }
 
