@@ -24,7 +24,7 @@ var floors = map[string]int{
 	"internal/size": 0, "internal/nearest": 0, "internal/plural": 0, "internal/roofline": 0, "doc/targets": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/cts": 1, "internal/dataunit": 1, "internal/hkdf": 1,
 	"internal/argon2": 1, "internal/pbkdf2": 1,
-	"block": 2, "xts": 2, "adiantum": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
+	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4, "internal/ext4": 4,
 	"dm": 5, "backend": 5,
@@ -38,7 +38,7 @@ var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/da
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "dmcrypt", "luks"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "hctr2", "dmcrypt", "luks"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {

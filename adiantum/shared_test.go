@@ -5,62 +5,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"keyway/internal/arena"
 	"keyway/internal/dataunit/dataunittest"
 	"keyway/internal/invariant"
 )
-
-// alias returns the same n bytes at two addresses: ours, and those of somebody who
-// shares the memory.
-func alias(t *testing.T, n int) (ours, theirs []byte) {
-	t.Helper()
-	fd, err := unix.MemfdCreate("adiantum", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Ftruncate(fd, int64(n)); err != nil {
-		t.Fatal(err)
-	}
-	var m [2][]byte
-	for i := range m {
-		if m[i], err = unix.Mmap(fd, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Munmap(m[i]) })
-	}
-	return m[0], m[1]
-}
-
-// meanwhile calls other again and again on a second thread while it calls f, for
-// long enough that they meet.
-func meanwhile(other, f func()) {
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	started := make(chan bool)
-	wg.Go(func() {
-		for first := true; !stop.Load(); first = false {
-			other()
-			if first {
-				close(started)
-			}
-		}
-	})
-	defer wg.Wait()
-	defer stop.Store(true)
-	<-started
-	for start := time.Now(); time.Since(start) < 20*time.Millisecond; {
-		f()
-	}
-}
 
 // shapes are runs that pass through in one batch and in several.
 var shapes = []struct{ unit, units int }{{512, 20}, {4096, 5}, {1040, 3}, {20480, 1}}
@@ -83,7 +35,7 @@ func eachShape(t *testing.T, f func(t *testing.T, c *Cipher, unit, units int)) {
 func TestSourceIsReadOnce(t *testing.T) {
 	eachShape(t, func(t *testing.T, c *Cipher, unit, units int) {
 		n := unit * units
-		src, theirs := alias(t, n)
+		src, theirs := dataunittest.Alias(t, n)
 		dst, back := make([]byte, n), make([]byte, n)
 		var texts [2][]byte
 		for i := range texts {
@@ -94,7 +46,7 @@ func TestSourceIsReadOnce(t *testing.T) {
 			op, undo func(dst, src []byte, dun [4]uint64)
 		}{{"encrypt", c.Encrypt, c.Decrypt}, {"decrypt", c.Decrypt, c.Encrypt}} {
 			turn := 0
-			meanwhile(func() { copy(theirs, texts[turn%2]); turn++ }, func() {
+			dataunittest.Meanwhile(func() { copy(theirs, texts[turn%2]); turn++ }, func() {
 				way.op(dst, src, [4]uint64{5})
 				way.undo(back, dst, [4]uint64{5})
 				for i := range back {
@@ -113,7 +65,7 @@ func TestSourceIsReadOnce(t *testing.T) {
 func TestDestinationGetsNothingButTheResult(t *testing.T) {
 	eachShape(t, func(t *testing.T, c *Cipher, unit, units int) {
 		n := unit * units
-		dst, theirs := alias(t, n)
+		dst, theirs := dataunittest.Alias(t, n)
 		src := dataunittest.Random(rand.New(rand.NewPCG(4, 4)), n)
 		before := dataunittest.Random(rand.New(rand.NewPCG(5, 5)), n)
 		words := func(b []byte) []uint64 { return unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), n/8) }
@@ -122,7 +74,7 @@ func TestDestinationGetsNothingButTheResult(t *testing.T) {
 			op(after, src, [4]uint64{5})
 			copy(dst, before)
 			seen, old, result := words(theirs), words(before), words(after)
-			meanwhile(func() {
+			dataunittest.Meanwhile(func() {
 				for i := range seen {
 					if w := atomic.LoadUint64(&seen[i]); w != old[i] && w != result[i] {
 						t.Errorf("%s: word %d of the destination was %#x: neither the old %#x nor the result %#x", name, i, w, old[i], result[i])
@@ -142,13 +94,13 @@ func TestDestinationGetsNothingButTheResult(t *testing.T) {
 func TestDestinationIsNotRead(t *testing.T) {
 	eachShape(t, func(t *testing.T, c *Cipher, unit, units int) {
 		n := unit * units
-		dst, theirs := alias(t, n)
+		dst, theirs := dataunittest.Alias(t, n)
 		src := dataunittest.Random(rand.New(rand.NewPCG(6, 6)), n)
 		noise := dataunittest.Random(rand.New(rand.NewPCG(7, 7)), n)
 		for name, op := range map[string]func(dst, src []byte, dun [4]uint64){"encrypt": c.Encrypt, "decrypt": c.Decrypt} {
 			want := make([]byte, n)
 			op(want, src, [4]uint64{5})
-			meanwhile(func() {
+			dataunittest.Meanwhile(func() {
 				for u := range units {
 					copy(theirs[u*unit:][:unit-blockLen], noise)
 				}

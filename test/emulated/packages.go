@@ -35,6 +35,10 @@ var subjects = []subject{
 		"avx512": {"avx512"},
 		"arm64":  {"neon", "generic"},
 	}, cost: 25},
+	{dir: "hctr2", impls: map[string][]string{
+		"avx512": {"vaes256"},
+		"arm64":  {"armv8", "generic"},
+	}, cost: 15},
 	{dir: "sm4xts", impls: map[string][]string{
 		"avx512": {"gfni512", "gfni256", "vaes256"},
 		"arm64":  {"sm4e", "generic"},

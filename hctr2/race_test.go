@@ -1,0 +1,5 @@
+//go:build race
+
+package hctr2
+
+const raceEnabled = true
