@@ -123,7 +123,7 @@ func someNumber(r *rand.Rand, c *cipher, units int64) (dun [4]uint64) {
 	if b := c.cfg.DUNBytes; b < 8 {
 		top = 1<<(8*b) - 1
 	}
-	need := uint64(max(units, 1)) * c.step()
+	need := min(uint64(max(units, 1))*c.step(), top) // more fit nowhere
 	switch {
 	case oneIn(r, 30):
 		dun[0] = top - need/2
