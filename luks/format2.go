@@ -1,9 +1,7 @@
 package luks
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 )
 
@@ -135,30 +133,25 @@ func (p *plan) erase(m Medium) error {
 }
 
 // eraseMagic makes every header of LUKS unreadable: the first copy, and a second one
-// wherever it can be. Behind the new header there is data: only what is a copy with
-// a good checksum is touched, and its magic alone.
+// wherever it can be. Behind the new header there is data: there only what is a copy
+// with a good checksum is touched. Nothing else is written yet, so that until this
+// is durable the old header opens.
 func (p *plan) eraseMagic(m Medium) error {
-	for at := int64(0); at <= maxHdrSize; at = max(2*at, minHdrSize) {
-		if at > p.size-sectorBytes {
-			break
-		}
-		sector := make([]byte, sectorBytes)
-		if err := readFull(m, sector, at); err != nil {
+	if err := writeFull(m, make([]byte, sectorBytes), 0); err != nil {
+		return err
+	}
+	for at := int64(minHdrSize); at <= maxHdrSize && at <= p.size-sectorBytes; at *= 2 {
+		head := make([]byte, len(magic2nd))
+		if err := readFull(m, head, at); err != nil {
 			return err
 		}
-		if at >= p.DataOffset && at > 0 && !p.Detached || at >= p.end() {
-			if _, err := readCopy(m, p.size, at, true); err != nil {
-				continue
-			}
-		} else if bytes.Equal(sector, make([]byte, sectorBytes)) {
+		if [6]byte(head) != magic2nd {
 			continue
 		}
-		if at < p.end() {
-			clear(sector)
-		} else {
-			binary.BigEndian.PutUint64(sector, 0)
+		if _, err := readCopy(m, p.size, at, true); err != nil && at >= p.end() {
+			continue
 		}
-		if err := writeFull(m, sector, at); err != nil {
+		if err := writeFull(m, make([]byte, sectorBytes), at); err != nil {
 			return err
 		}
 	}

@@ -110,7 +110,13 @@ func (e *Editor) ChangeKey(ctx context.Context, old, passphrase []byte, slot int
 			to = n
 		}
 	}
-	k, err := e.newSlot(ctx, to, v.Key.Len(), o)
+	if e.h.Version == 1 && to == before.ID && to == slot1Torn {
+		err = fmt.Errorf("its entry lies in two sectors and cannot be replaced in one step: %w: remove another key first", ErrFull)
+	}
+	var k *Keyslot
+	if err == nil {
+		k, err = e.newSlot(ctx, to, v.Key.Len(), o)
+	}
 	if errors.Is(err, ErrFull) && o.InPlace {
 		return v.Slot, e.changeInPlace(ctx, v, before, passphrase, o)
 	}
@@ -124,9 +130,6 @@ func (e *Editor) ChangeKey(ctx context.Context, old, passphrase []byte, slot int
 }
 
 func (e *Editor) change(ctx context.Context, v *Volume, before, k *Keyslot, passphrase []byte) error {
-	if e.h.Version == 1 && k.ID == before.ID && k.ID == slot1Torn {
-		return fmt.Errorf("its entry lies in two sectors and cannot be replaced in one step: %w: remove another key first", ErrFull)
-	}
 	if err := k.write(ctx, e.m, v.Key.Bytes(), passphrase); err != nil {
 		return fmt.Errorf("new key material: %w", err)
 	}
