@@ -3,32 +3,33 @@ package luks
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"hash"
 
-	"keyway/internal/secret"
+	"keyway/internal/digest"
 )
 
 // afMerge recovers a key of len(dst) bytes from its anti-forensic stripes: src is
 // some stripes of len(dst) bytes each, which stays the caller's to wipe. dst and
-// src do not overlap. LUKS1 on-disk format 1.2.3, section 2.4.
-func afMerge(dst, src []byte, h hash.Hash) {
+// src do not overlap. What h keeps of them is the caller's to wipe. LUKS1 on-disk
+// format 1.2.3, section 2.4.
+func afMerge(dst, src []byte, h *digest.Hash) {
 	n := len(dst)
 	if len(src) < n || len(src)%n != 0 {
 		panic("luks: stripes of another size than the key")
 	}
 	clear(dst)
 	last := len(src) - n
-	for at := 0; at < last; at += n {
-		xor(dst, src[at:at+n])
-		diffuse(dst, h)
-	}
+	digest.Do(func() {
+		for at := 0; at < last; at += n {
+			xor(dst, src[at:at+n])
+			diffuse(dst, h)
+		}
+	})
 	xor(dst, src[last:])
-	forget(h)
 }
 
 // afSplit is the inverse: it fills dst, some stripes of len(key) bytes each, with
 // random bytes and at the end with what makes key of them.
-func afSplit(dst, key []byte, h hash.Hash) error {
+func afSplit(dst, key []byte, h *digest.Hash) error {
 	n := len(key)
 	if len(dst) < n || len(dst)%n != 0 {
 		panic("luks: stripes of another size than the key")
@@ -39,12 +40,13 @@ func afSplit(dst, key []byte, h hash.Hash) error {
 	}
 	sum := dst[last:]
 	clear(sum)
-	for at := 0; at < last; at += n {
-		xor(sum, dst[at:at+n])
-		diffuse(sum, h)
-	}
+	digest.Do(func() {
+		for at := 0; at < last; at += n {
+			xor(sum, dst[at:at+n])
+			diffuse(sum, h)
+		}
+	})
 	xor(sum, key)
-	forget(h)
 	return nil
 }
 
@@ -56,10 +58,8 @@ func xor(dst, src []byte) {
 
 // diffuse replaces each run of a digest's length in b by the digest of its number
 // and itself; the last may be shorter and takes the first bytes of its digest.
-func diffuse(b []byte, h hash.Hash) {
+func diffuse(b []byte, h *digest.Hash) {
 	var number [4]byte
-	var room [64]byte // the longest digest
-	defer secret.Wipe(room[:])
 	size := h.Size()
 	for i := 0; len(b) > 0; i++ {
 		part := b[:min(size, len(b))]
@@ -67,15 +67,7 @@ func diffuse(b []byte, h hash.Hash) {
 		h.Reset()
 		h.Write(number[:])
 		h.Write(part)
-		copy(part, h.Sum(room[:0]))
+		copy(part, h.Digest())
 		b = b[len(part):]
 	}
-}
-
-// forget overwrites what h keeps of its input: its state, and all but the last byte
-// of the block that it was filling, which holds the length.
-func forget(h hash.Hash) {
-	h.Reset()
-	h.Write(make([]byte, h.BlockSize()-1))
-	h.Reset()
 }

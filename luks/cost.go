@@ -45,18 +45,28 @@ func Benchmark(ctx context.Context, c Cost) (KDF, error) {
 		return KDF{}, fmt.Errorf("luks: %w", err)
 	}
 	k := KDF{Type: c.Type, Salt: []byte("0123456789abcdef0123456789abcdef")}
+	size, digests := c.KeySize, 1
 	measure := func() (time.Duration, error) {
-		dst := make([]byte, c.KeySize) // of no real passphrase
-		runtime.LockOSThread()         // the processor's time is that of a thread
+		dst := make([]byte, size) // of no real passphrase
+		runtime.LockOSThread()    // the processor's time is that of a thread
 		defer runtime.UnlockOSThread()
 		begin := clock(c.Type)
 		if err := k.derive(ctx, dst, []byte("passphrase")); err != nil {
 			return 0, err
 		}
-		return clock(c.Type) - begin, nil
+		return (clock(c.Type) - begin) * time.Duration(digests), nil
 	}
 	if c.Type == "pbkdf2" {
+		h, err := newHash(c.Hash)
+		if err != nil {
+			return KDF{}, fmt.Errorf("luks: %w", err)
+		}
+		defer h.Wipe()
 		k.Hash = c.Hash
+		// One digest, on this thread; cryptsetup computes one behind the other, and
+		// the volume may be opened with it.
+		digests = (size + h.Size() - 1) / h.Size()
+		size = min(size, h.Size())
 		k.Iterations, err = findIterations(c.Time, func(n int) (time.Duration, error) {
 			k.Iterations = n
 			return measure()

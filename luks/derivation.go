@@ -47,7 +47,7 @@ func newKDF(ctx context.Context, o KDFOptions, version, n int) (KDF, error) {
 		return KDF{}, fmt.Errorf("kdf pbkdf2 takes neither memory nor lanes")
 	}
 	if o.Type == "pbkdf2" {
-		if _, err := hashOf(o.Hash); err != nil {
+		if err := checkHash(o.Hash); err != nil {
 			return KDF{}, err
 		}
 	}

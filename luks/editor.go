@@ -86,10 +86,11 @@ func (e *Editor) holds(ctx context.Context, v *Volume) (*Digest, error) {
 // write encrypts a key under a passphrase, as the keyslot says, and stores it in
 // the keyslot's area. No header names it yet.
 func (k *Keyslot) write(ctx context.Context, m Medium, key, passphrase []byte) error {
-	newHash, err := hashOf(k.AF.Hash)
+	hash, err := newHash(k.AF.Hash)
 	if err != nil {
 		return fmt.Errorf("af: %w", err)
 	}
+	defer hash.Wipe()
 	areaKey, err := secret.New(k.Area.KeySize)
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func (k *Keyslot) write(ctx context.Context, m Medium, key, passphrase []byte) e
 	}
 	defer material.Wipe()
 	b := material.Bytes()
-	if err := afSplit(b[:len(key)*k.AF.Stripes], key, newHash()); err != nil {
+	if err := afSplit(b[:len(key)*k.AF.Stripes], key, hash); err != nil {
 		return err
 	}
 	if err := k.KDF.derive(ctx, areaKey.Bytes(), passphrase); err != nil {

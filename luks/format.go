@@ -113,7 +113,7 @@ func newPlan(size int64, o FormatOptions) (*plan, error) {
 	if p.Hash == "" {
 		p.Hash = "sha256"
 	}
-	if _, err := hashOf(p.Hash); err != nil {
+	if err := checkHash(p.Hash); err != nil {
 		return nil, err
 	}
 	if err := p.checkExact(); err != nil {

@@ -64,11 +64,12 @@ func (p *plan) header(ctx context.Context, v *Volume) (*Header, error) {
 	if p.Version == 1 {
 		return p.header1(ctx, v, iterations)
 	}
-	newHash, err := hashOf(p.Hash)
+	f, err := newHash(p.Hash)
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDigest(ctx, v.Key.Bytes(), p.Hash, iterations, newHash().Size())
+	defer f.Wipe()
+	d, err := newDigest(ctx, v.Key.Bytes(), p.Hash, iterations, f.Size())
 	if err != nil {
 		return nil, err
 	}

@@ -2,31 +2,26 @@ package luks
 
 import (
 	"context"
-	"crypto/pbkdf2"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
 	"fmt"
-	"hash"
-	"unsafe"
-
-	"golang.org/x/crypto/ripemd160"
 
 	"keyway/internal/argon2"
-	"keyway/internal/secret"
+	"keyway/internal/digest"
+	"keyway/internal/pbkdf2"
 )
 
-// hashes by the names that headers use.
-var hashes = map[string]func() hash.Hash{
-	"sha1": sha1.New, "sha224": sha256.New224, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New,
-	"ripemd160": ripemd160.New,
+// newHash returns the hash function that a header names; the caller wipes it.
+func newHash(name string) (*digest.Hash, error) {
+	if err := checkHash(name); err != nil {
+		return nil, err
+	}
+	return digest.New(name)
 }
 
-func hashOf(name string) (func() hash.Hash, error) {
-	if h := hashes[name]; h != nil {
-		return h, nil
+func checkHash(name string) error {
+	if !digest.Known(name) {
+		return fmt.Errorf("hash %q: %w", name, ErrUnsupported)
 	}
-	return nil, fmt.Errorf("hash %q: %w", name, ErrUnsupported)
+	return nil
 }
 
 // derive fills dst with the key that a KDF makes of a passphrase. It blocks as
@@ -46,22 +41,10 @@ func (k *KDF) derive(ctx context.Context, dst, passphrase []byte) error {
 	return fmt.Errorf("key derivation %q: %w", k.Type, ErrUnsupported)
 }
 
-// derivePBKDF2 is RFC 8018, section 5.2. It is cancelled as derive is.
+// derivePBKDF2 is derive for the one that digests use too.
 func derivePBKDF2(ctx context.Context, dst, passphrase []byte, hash string, salt []byte, iterations int) error {
-	if err := ctx.Err(); err != nil {
+	if err := checkHash(hash); err != nil {
 		return err
 	}
-	h, err := hashOf(hash)
-	if err != nil {
-		return err
-	}
-	// The library wants a string: one over the same locked bytes, which it does
-	// not keep, instead of a copy that nobody could wipe.
-	b, err := pbkdf2.Key(h, unsafe.String(unsafe.SliceData(passphrase), len(passphrase)), salt, iterations, len(dst))
-	if err != nil {
-		return fmt.Errorf("pbkdf2: %w", err)
-	}
-	copy(dst, b)
-	secret.Wipe(b)
-	return nil
+	return pbkdf2.Key(ctx, dst, passphrase, salt, hash, iterations)
 }

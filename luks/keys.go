@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"keyway/internal/digest"
 	"keyway/internal/secret"
 )
 
@@ -122,12 +123,12 @@ func (h *Header) hash() string {
 		return h.luks1.hash
 	}
 	for i := range h.Keyslots {
-		if k := &h.Keyslots[i]; k.Type == "luks2" && hashes[k.AF.Hash] != nil {
+		if k := &h.Keyslots[i]; k.Type == "luks2" && digest.Known(k.AF.Hash) {
 			return k.AF.Hash
 		}
 	}
 	for i := range h.Digests {
-		if d := &h.Digests[i]; d.Type == "pbkdf2" && hashes[d.Hash] != nil {
+		if d := &h.Digests[i]; d.Type == "pbkdf2" && digest.Known(d.Hash) {
 			return d.Hash
 		}
 	}

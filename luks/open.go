@@ -88,10 +88,11 @@ func (h *Header) try(ctx context.Context, r io.ReaderAt, k *Keyslot, passphrase 
 	if d == nil || d.Type != "pbkdf2" {
 		return nil, fmt.Errorf("no digest recognises its key: %w", ErrUnsupported)
 	}
-	newHash, err := hashOf(k.AF.Hash)
+	hash, err := newHash(k.AF.Hash)
 	if err != nil {
 		return nil, fmt.Errorf("af: %w", err)
 	}
+	defer hash.Wipe()
 	areaKey, err := secret.New(k.Area.KeySize)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (h *Header) try(ctx context.Context, r io.ReaderAt, k *Keyslot, passphrase 
 	if err != nil {
 		return nil, err
 	}
-	afMerge(key.Bytes(), m[:k.KeySize*k.AF.Stripes], newHash())
+	afMerge(key.Bytes(), m[:k.KeySize*k.AF.Stripes], hash)
 	good, err := d.recognises(ctx, key.Bytes())
 	if err != nil || !good {
 		key.Wipe()

@@ -5,8 +5,9 @@
 // the Go heap: in no core dump and no forked child, between inaccessible pages, and
 // always wiped before it is given back, also when a derivation is cancelled or
 // fails. Every other state (the hash of the inputs, BLAKE2b's, the blocks that are
-// being computed) is in memory of internal/secret, wiped too; the vector registers
-// are cleared by each call of the assembly.
+// being computed) is in memory of internal/secret, wiped too. The vector registers
+// are cleared by each call of the assembly, which no signal interrupts: the kernel
+// would save them on a stack that nobody wipes.
 //
 // The matrix is locked as far as that takes at most half of what RLIMIT_MEMLOCK
 // leaves the process, so that keys always have room: with CAP_IPC_LOCK or without a
@@ -26,6 +27,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"keyway/internal/digest"
 	"keyway/internal/secret"
 )
 
@@ -129,11 +131,11 @@ func derive(ctx context.Context, dst []byte, in inputs, p Params) (err error) {
 	defer m.wipe()
 	m.scratch = unsafe.Slice((*laneScratch)(unsafe.Pointer(&lanes.Bytes()[0])), p.Lanes)
 
-	secret.Do(func() { m.begin(s, len(dst), in) })
+	digest.Do(func() { m.begin(s, len(dst), in) })
 	if err := m.fill(ctx); err != nil {
 		return err
 	}
-	secret.Do(func() { m.end(s, dst) })
+	digest.Do(func() { m.end(s, dst) })
 	return nil
 }
 
@@ -184,9 +186,9 @@ func (m *matrix) fill(ctx context.Context) error {
 			}
 			var lanes sync.WaitGroup
 			for lane := 1; lane < m.params.Lanes; lane++ {
-				lanes.Go(func() { m.fillSegment(ctx, pass, slice, lane) })
+				lanes.Go(func() { secret.Quiet(func() { m.fillSegment(ctx, pass, slice, lane) }) })
 			}
-			m.fillSegment(ctx, pass, slice, 0)
+			secret.Quiet(func() { m.fillSegment(ctx, pass, slice, 0) })
 			lanes.Wait()
 			if err := ctx.Err(); err != nil {
 				return err

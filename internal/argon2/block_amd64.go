@@ -11,6 +11,10 @@ var avx2 = cpuid.CPU.Supports(cpuid.AVX2)
 
 // mixFirst brings into work half of the mixing of prev and ref, and returns the
 // first word of the result. old, whose words are added, may be nil.
+//
+// Not inlined, it is where the runtime preempts a segment.
+//
+//go:noinline
 func mixFirst(work, prev, ref, old *block) uint64 {
 	if avx2 {
 		return mixFirstAVX2(work, prev, ref, old)

@@ -217,45 +217,6 @@ func beDeriver(role string) {
 	os.Stdin.Read(one)
 }
 
-var zeroes [4096]byte
-
-// count tells how often each word is in the memory of a process.
-func count(t *testing.T, pid int, words map[string][]byte) map[string]int {
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mem.Close()
-	found, total := map[string]int{}, 0
-	for line := range strings.Lines(string(maps)) {
-		var lo, hi int64
-		var perm string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &lo, &hi, &perm); n != 3 || perm[0] != 'r' || perm[1] != 'w' {
-			continue
-		}
-		b := make([]byte, hi-lo)
-		n, _ := mem.ReadAt(b, lo)
-		total += n
-		const piece = 4096
-		for at := 0; at < n; at += piece {
-			if bytes.Equal(b[at:min(at+piece, n)], zeroes[:min(piece, n-at)]) {
-				continue // as most of it is
-			}
-			for name, w := range words { // those that begin in this piece
-				found[name] += bytes.Count(b[at:min(at+piece+len(w)-1, n)], w)
-			}
-		}
-	}
-	if total < 1<<20 {
-		t.Fatalf("only %d bytes could be read", total)
-	}
-	return found
-}
-
 func TestProcessForgetsWhatItDerived(t *testing.T) {
 	m, err := newMatrix(scanParams)
 	if err != nil {
@@ -312,7 +273,7 @@ func TestProcessForgetsWhatItDerived(t *testing.T) {
 				}
 			}
 			expect("derived")
-			for name, n := range count(t, cmd.Process.Pid, words) {
+			for name, n := range secrettest.Count(t, cmd.Process.Pid, words) {
 				want := 0
 				if strings.Contains(name, "key") || name == "passphrase" {
 					want = 1 // in key memory: so the scan is not blind
@@ -323,7 +284,7 @@ func TestProcessForgetsWhatItDerived(t *testing.T) {
 			}
 			fmt.Fprintln(in)
 			expect("wiped")
-			for name, n := range count(t, cmd.Process.Pid, words) {
+			for name, n := range secrettest.Count(t, cmd.Process.Pid, words) {
 				if n != 0 {
 					t.Errorf("after wiping: %s is %d times in memory", name, n)
 				}

@@ -3,8 +3,8 @@
 // garbage collector never copies it and Wipe really removes it. Where the kernel
 // has memfd_secret, nobody but the process itself can read it. Its printed forms
 // never show bytes. Kind and Policy say what memory that is; Usage, how much;
-// Seclude keeps the rest of the process from dumps and debuggers; Do, registers
-// and stacks from keeping what a computation left there.
+// Seclude keeps the rest of the process from dumps and debuggers; Do and Quiet,
+// registers and stacks from keeping what a computation left there.
 //
 // Secrets of up to about 8 KiB share slabs: locked pages between two inaccessible
 // ones, cut into slots of one size. So a key costs no system call and about its

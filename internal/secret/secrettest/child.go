@@ -1,4 +1,5 @@
-// Package secrettest lets tests run out of key memory.
+// Package secrettest lets tests run out of key memory, and look for secrets in that
+// of processes.
 package secrettest
 
 import (
