@@ -19,9 +19,10 @@
 // kept as it was read, so that members and tokens that nobody here knows survive.
 //
 // Passphrases, derived keys, key material and the volume key are in locked memory
-// and wiped. Two exceptions are not ours to change: the working memory of Argon2
-// and the state of hash functions are on the Go heap; the first is given back to
-// the system at once, the second is overwritten where its interface allows.
+// and wiped, the state of hash functions too; what computing with them leaves on
+// stacks and in registers is overwritten. One exception depends on the machine: the
+// working memory of Argon2 is outside of the Go heap, in no core dump, and always
+// wiped, but locked only as far as RLIMIT_MEMLOCK allows, which is seldom a GiB.
 //
 // Sources: LUKS On-Disk Format Specification 1.2.3 and LUKS2 On-Disk Format
 // Specification 1.1.1.
