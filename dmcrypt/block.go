@@ -2,12 +2,8 @@ package dmcrypt
 
 import (
 	"fmt"
-	"unsafe"
-
-	"golang.org/x/crypto/twofish"
 
 	"keyway/internal/aes"
-	"keyway/internal/secret"
 	"keyway/sm4xts"
 )
 
@@ -49,46 +45,6 @@ type null struct{}
 func (null) Encrypt(dst, src []byte) { copy(dst, src) }
 func (null) Decrypt(dst, src []byte) { copy(dst, src) }
 func (null) Wipe()                   {}
-
-// twofishKey is an expanded key of golang.org/x/crypto, which has no pointers in it,
-// moved to locked memory.
-type twofishKey struct {
-	mem *secret.Buffer
-	c   *twofish.Cipher // in mem
-}
-
-func newTwofish(key []byte) (block, error) {
-	mem, err := secret.New(int(unsafe.Sizeof(twofish.Cipher{})))
-	if err != nil {
-		return nil, err
-	}
-	made, err := twofish.NewCipher(key)
-	if err != nil {
-		mem.Wipe()
-		return nil, err
-	}
-	c := (*twofish.Cipher)(unsafe.Pointer(&mem.Bytes()[0]))
-	*c = *made
-	wipe(made)
-	return &twofishKey{mem, c}, nil
-}
-
-func (t *twofishKey) Encrypt(dst, src []byte) {
-	for ; len(src) > 0; dst, src = dst[blockSize:], src[blockSize:] {
-		t.c.Encrypt(dst, src)
-	}
-}
-
-func (t *twofishKey) Decrypt(dst, src []byte) {
-	for ; len(src) > 0; dst, src = dst[blockSize:], src[blockSize:] {
-		t.c.Decrypt(dst, src)
-	}
-}
-
-func (t *twofishKey) Wipe() {
-	t.mem.Wipe()
-	t.c = nil
-}
 
 // wipe clears what held key bytes; the compiler neither inlines nor removes it.
 //
