@@ -21,6 +21,11 @@ type work struct {
 	sums   [maxBatch][2]uint64      // hash of the left part
 	header [maxBatch][2]uint64      // hash of length and number
 	sub    [maxBatch][8]uint32      // key of the stream
+
+	// The hash of length and number of the next data unit, before reduction, and what
+	// it grows by: here, since what a function has on the stack stays there.
+	next, step element
+	_          [2]uint64 // the private copy is aligned
 }
 
 const workSize = int(unsafe.Sizeof(work{}))
@@ -41,16 +46,16 @@ func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, step uint64, d
 	buf := arena.Get(workSize + most*c.unit)
 	b := buf.Bytes()
 	w, text := (*work)(unsafe.Pointer(&b[0])), b[workSize:]
-	h, by := c.keys.t.value(dun), c.keys.t.square.scaled(step)
+	w.next, w.step = c.keys.t.value(dun), c.keys.t.square.scaled(step)
 	for units > 0 {
 		n := untilCarry(dun, step, min(units, c.batch))
 		size := n * c.unit
-		h = w.headers(h, by, n)
+		w.headers(n)
 		c.pass(w, text[:size], dst[:size], src[:size], n, decrypt)
 		dst, src, units = dst[size:], src[size:], units-n
 		dun = dataunit.Add256(dun, n*int(step))
 		if dun[1] == 0 && dun[0] < step { // it did
-			h = c.keys.t.value(dun)
+			w.next = c.keys.t.value(dun)
 		}
 	}
 	w.wipe(most, lanes(c.im))
@@ -82,14 +87,14 @@ func (c *Cipher) pass(w *work, text, dst, src []byte, n int, decrypt bool) {
 	w.exit(dst, n, c.unit)
 }
 
-// headers sets the hashes of length and number for n data units. h is the first
-// before reduction, step the difference between two (maxStep squares at most); it returns the one behind.
-func (w *work) headers(h, step element, n int) element {
+// headers sets the hashes of length and number for n data units, whose differences
+// are maxStep squares at most.
+func (w *work) headers(n int) {
 	for u := range w.header[:n] {
-		w.header[u][0], w.header[u][1] = h.low()
-		h = h.plus(step)
+		w.header[u][0], w.header[u][1] = w.next.low()
+		w.next = w.next.plus(w.step)
 	}
-	return h.fold()
+	w.next = w.next.fold()
 }
 
 // enter sets M to the right block plus the hash.
@@ -131,6 +136,7 @@ func (w *work) wipe(n, lanes int) {
 	clear(w.sums[:n])
 	clear(w.header[:n])
 	clear(w.sub[:max(n, lanes)])
+	w.next, w.step = element{}, element{}
 }
 
 // The steps in portable Go, which the hooks of each architecture end with.

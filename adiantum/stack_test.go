@@ -2,6 +2,7 @@ package adiantum
 
 import (
 	"crypto/subtle"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -22,6 +23,15 @@ func TestStackHoldsNoStreamAfterACall(t *testing.T) {
 			}
 			defer c.Wipe()
 			secrets, buf := [][]byte{key[:16], key[16:]}, make([]byte, len(plain))
+			// The points at which the polynomials are evaluated, and what is made of them.
+			k := &c.keys.t
+			first := k.value([4]uint64{7})
+			for _, w := range []uint64{
+				k.r[0], k.r[1], k.square.w0, k.square.w1, k.length.w0, k.length.w1, c.keys.m[0], c.keys.m[1],
+				first.w0, first.w1, first.plus(k.square).w0, first.plus(k.square).w1,
+			} {
+				secrets = append(secrets, binary.NativeEndian.AppendUint64(nil, w))
+			}
 			c.Encrypt(buf, plain, [4]uint64{7})
 			for u := 0; u < len(plain); u += unit {
 				for at := u; at < u+unit-blockLen; at += blockLen {
