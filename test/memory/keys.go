@@ -158,7 +158,7 @@ func (s *Set) AddTwofish(name string, key []byte) {
 		v := reflect.ValueOf(c).Elem()
 		s.Add(name+part+", round keys", naive.Words(words(v.FieldByName("k"))))
 		for j := range 4 {
-			s.Add(name+part+", S-boxes", naive.Words(words(v.FieldByName("s").Index(j))))
+			s.AddBytes(name+part+", S-boxes", naive.Words(words(v.FieldByName("s").Index(j))))
 		}
 	}
 }

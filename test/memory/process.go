@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,9 +126,36 @@ func Process(pid int, s *Set) (*Report, error) {
 
 // Bits of an entry of /proc/PID/pagemap.
 const (
+	pageFrame   = 1<<55 - 1
 	pageSwapped = 1 << 62
 	pagePresent = 1 << 63
 )
+
+// zeroPage is the entry of the kernel's page of zeroes, which stands for all that
+// somebody, such as a debugger, has only read; 0 if the kernel does not tell.
+var zeroPage = sync.OnceValue(func() uint64 {
+	m, err := unix.Mmap(-1, 0, int(pageSize), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0
+	}
+	defer unix.Munmap(m)
+	if m[0] != 0 { // which brings it in
+		return 0
+	}
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	e := make([]byte, 8)
+	if _, err := f.ReadAt(e, int64(uint64(uintptr(unsafe.Pointer(&m[0])))/pageSize*8)); err != nil {
+		return 0
+	}
+	if v := binary.LittleEndian.Uint64(e); v&pageFrame != 0 {
+		return v & (pagePresent | pageFrame)
+	}
+	return 0
+})
 
 var pageSize = uint64(os.Getpagesize())
 
@@ -136,7 +166,8 @@ func (rep *Report) region(r Region, mem, pages *os.File, s *Set) error {
 		return fmt.Errorf("pages of %v: %w", r, err)
 	}
 	there := func(i uint64) bool {
-		return binary.LittleEndian.Uint64(entries[i*8:])&(pagePresent|pageSwapped) != 0
+		e := binary.LittleEndian.Uint64(entries[i*8:])
+		return e&(pagePresent|pageSwapped) != 0 && e&(pagePresent|pageFrame) != zeroPage()
 	}
 	for i, n := uint64(0), uint64(len(entries)/8); i < n; i++ {
 		if !there(i) {
@@ -156,30 +187,32 @@ func (rep *Report) region(r Region, mem, pages *os.File, s *Set) error {
 	return nil
 }
 
-// AddKept adds all that lies in memory for keys, whatever it is: nothing of it may be
-// in other memory, and once the keys are gone, in any. It returns the number of bytes
-// of such memory, and stops at one that nobody else may read.
-func (s *Set) AddKept(pid int, name string) (int64, error) {
+// AddKept adds all that lies in memory for keys of a process, whatever it is, except
+// what is in public: nothing of it may be in other memory, and once the keys are gone,
+// in any.
+func (s *Set) AddKept(pid int, name string, public *Set) error {
 	regions, err := Regions(pid)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer mem.Close()
-	var sum int64
 	for _, r := range regions {
 		if !r.Kept() {
 			continue
 		}
 		b := make([]byte, r.To-r.From)
 		if _, err := mem.ReadAt(b, int64(r.From)); err != nil {
-			return sum, fmt.Errorf("%v: %w", r, err)
+			return fmt.Errorf("%v: %w", r, err)
 		}
-		s.AddBytes(name, b)
-		sum += int64(len(b))
+		for c := range slices.Chunk(b, chunk) {
+			if public == nil || !public.has(c) {
+				s.AddBytes(name, c)
+			}
+		}
 	}
-	return sum, nil
+	return nil
 }

@@ -102,6 +102,12 @@ func (s *Set) put(b []byte, n needle) {
 	s.filter = nil
 }
 
+// has reports whether eight bytes are a needle.
+func (s *Set) has(b []byte) bool {
+	_, ok := s.first[binary.LittleEndian.Uint64(b)]
+	return ok
+}
+
 // plain reports whether b has so few values in it that other memory may well hold it.
 func plain(b []byte) bool {
 	var seen [4]uint64
@@ -111,6 +117,9 @@ func plain(b []byte) bool {
 			n++
 		}
 		seen[c>>6] |= 1 << (c & 63)
+	}
+	if string(b[:4]) == string(b[4:]) {
+		return n < 4 // a word of a round key, broadcast, has no more
 	}
 	return n < 5
 }
