@@ -281,6 +281,7 @@ func (s *Store) evict(ctx context.Context, e *entry, o EvictOptions) (blkcrypto.
 		wg.Go(func() { receipts[i], errs[i] = evict(k, ctx) })
 	}
 	wg.Wait()
+	secret.OverwriteRegisters() // no request uses the keys any more
 
 	point.At("keystore: evicted")
 	s.mu.Lock()
