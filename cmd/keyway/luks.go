@@ -13,12 +13,15 @@ import (
 
 func (c *cli) luks() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "luks", Short: "Volumes of LUKS1 and LUKS2: dump, open", Args: noSuchCommand,
+		Use: "luks", Short: "Volumes of LUKS1 and LUKS2: format, open, dump; keys: add, change, remove", Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misusef("luks: a command is missing: dump or open")
+			return misusef("luks: a command is missing, such as format, open or dump")
 		},
 	}
-	cmd.AddCommand(c.luksDump(), c.luksOpen())
+	cmd.AddCommand(
+		c.luksFormat(), c.luksOpen(), c.luksDump(), c.luksAddKey(), c.luksChangeKey(), c.luksRemoveKey(), c.luksKillSlot(),
+		c.luksPriority(), c.luksLabel(), c.luksFlags(), c.luksToken(), c.luksBackup(), c.luksRestore(), c.luksRepair(),
+	)
 	return cmd
 }
 
@@ -30,13 +33,14 @@ type luksImage struct {
 }
 
 // openLUKS reads the header of image, which is in the file header if that is not
-// "". The caller closes file. alone says that the data may be elsewhere.
-func openLUKS(image, header, policy string, alone bool) (l luksImage, err error) {
+// "", and ends there if exact. The caller closes file. alone says that the data may be
+// elsewhere.
+func openLUKS(image, header, policy string, exact, alone bool) (l luksImage, err error) {
 	p, err := luks.ParsePolicy(policy)
 	if err != nil {
 		return l, misusef("--header-policy: %w", err)
 	}
-	o := luks.Options{Policy: p}
+	o := luks.Options{Policy: p, Exact: exact}
 	if alone {
 		o.Data = -1
 	}
@@ -74,8 +78,10 @@ func openLUKS(image, header, policy string, alone bool) (l luksImage, err error)
 }
 
 // openSized opens a file or a block device for reading, and tells its size in bytes.
-func openSized(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
+func openSized(path string) (*os.File, int64, error) { return openSizedAs(path, os.O_RDONLY) }
+
+func openSizedAs(path string, flags int) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -108,7 +114,7 @@ With --json the metadata of LUKS2 is printed as "cryptsetup luksDump
 --dump-json-metadata" prints it; for LUKS1, what LUKS2 would say of it.`,
 		Args: exactly("IMAGE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			l, err := openLUKS(args[0], "", policy, true)
+			l, err := openLUKS(args[0], "", policy, false, true)
 			if err != nil {
 				return err
 			}

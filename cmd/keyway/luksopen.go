@@ -38,7 +38,7 @@ restart of the daemon the same command brings the device back to life.`,
 			if err := keystore.CheckName("luks-" + args[1]); err != nil {
 				return misusef("luks open: %w", err)
 			}
-			v, err := vf.open(cmd.Context(), args[0])
+			v, err := vf.open(cmd.Context(), args[0], r.ReadOnly)
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,11 @@ func (v *volume) give(ctx context.Context, client *control.Client, r control.Cre
 		return ch, fmt.Errorf("%s: %w", v.path, err)
 	}
 	name := "luks-" + r.Name
-	r.Table, err = v.Table(v.Volume, daemon.PathURI(v.path), v.data, fmt.Sprintf(":%d:logon:%s", v.Key.Len(), name))
+	table := v.Table
+	if r.ReadOnly {
+		table = v.ReadTable
+	}
+	r.Table, err = table(v.Volume, daemon.PathURI(v.path), v.data, fmt.Sprintf(":%d:logon:%s", v.Key.Len(), name))
 	if err != nil {
 		return ch, fmt.Errorf("%s: %w", v.path, err)
 	}

@@ -20,6 +20,7 @@ import (
 // A volumeFlags says which volume is opened, and how.
 type volumeFlags struct {
 	header, policy string
+	exact          bool
 	key            keyFlags
 	slot           int
 }
@@ -27,6 +28,7 @@ type volumeFlags struct {
 func (v *volumeFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&v.header, "header", "", "`file` with the header, where it is apart from the data")
 	v.key.add(f)
+	f.BoolVar(&v.exact, "exact-size", false, "the volume was formatted with --exact-size: the image follows the file of --header")
 	f.IntVar(&v.slot, "key-slot", luks.AnySlot, "try this `keyslot` alone (default: all, the preferred first)")
 	f.StringVar(&v.policy, "header-policy", permissive, "what a header may ask for: `strict` or permissive")
 }
@@ -35,6 +37,9 @@ func (v *volumeFlags) add(f *pflag.FlagSet) {
 func (v *volumeFlags) check(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("key-slot") && (v.slot < 0 || v.slot > 31) {
 		return misusef("%s: --key-slot %d is not 0 to 31", cmd.Name(), v.slot)
+	}
+	if v.exact && v.header == "" {
+		return misusef("%s: --exact-size needs --header: the file with the header", cmd.Name())
 	}
 	return nil
 }
@@ -51,14 +56,15 @@ func (v *volume) close() {
 	v.file.Close()
 }
 
-// open reads the header of image, asks for the passphrase and opens a keyslot. The
+// open reads the header of image, asks for the passphrase and opens a keyslot. What
+// keeps it from being written to does not keep it from being read, if that is safe. The
 // caller closes the volume.
-func (v *volumeFlags) open(ctx context.Context, image string) (*volume, error) {
+func (v *volumeFlags) open(ctx context.Context, image string, readOnly bool) (*volume, error) {
 	path, err := filepath.Abs(image)
 	if err != nil {
 		return nil, err
 	}
-	l, err := openLUKS(image, v.header, v.policy, false)
+	l, err := openLUKS(image, v.header, v.policy, v.exact, false)
 	if err != nil {
 		return nil, err
 	}
@@ -69,17 +75,16 @@ func (v *volumeFlags) open(ctx context.Context, image string) (*volume, error) {
 		}
 	}()
 	// Before anybody types: what would be refused in any case.
-	if err := l.Writable(); err != nil {
+	usable := l.Writable
+	if readOnly {
+		usable = l.Readable
+	}
+	if err := usable(); err != nil {
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}
-	pass, err := v.key.read(ctx, "passphrase of "+image)
+	got, err := unlock(ctx, image, l.Header, l.file, &v.key, "passphrase of "+image, v.slot)
 	if err != nil {
 		return nil, err
-	}
-	got, err := l.Open(ctx, l.file, pass.Bytes(), v.slot)
-	pass.Wipe()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", image, err)
 	}
 	if err := ctx.Err(); err != nil {
 		got.Key.Wipe()

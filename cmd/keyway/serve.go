@@ -77,7 +77,7 @@ type serving struct {
 // check refuses what does not go together.
 func (s *serving) check(cmd *cobra.Command) (err error) {
 	if s.image == "" {
-		for _, name := range []string{"header", "key-file", "key-fd", "key-slot", "header-policy", "nbd", "read-only"} {
+		for _, name := range []string{"header", "key-file", "key-fd", "key-slot", "header-policy", "exact-size", "nbd", "read-only"} {
 			if cmd.Flags().Changed(name) {
 				return misusef("serve: --%s belongs to an image, and none is named", name)
 			}
@@ -128,7 +128,7 @@ func (c *cli) runServe(s serving) error {
 	var v *volume
 	if s.image != "" {
 		var err error
-		if v, err = s.volume.open(ctx, s.image); err != nil {
+		if v, err = s.volume.open(ctx, s.image, s.readOnly); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
