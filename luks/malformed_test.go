@@ -65,6 +65,7 @@ func TestMalformedMetadata(t *testing.T) {
 	if _, err := read(withJSON(dev, good), luks.Strict); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
+	kinds := map[string]bool{}
 	for _, c := range []struct{ old, to, want string }{
 		{`{"keyslots"`, ` {"keyslots"`, "does not begin with {"},
 		{`{"keyslots"`, `{"keyslots":{},"keyslots"`, "same name"},
@@ -157,12 +158,16 @@ func TestMalformedMetadata(t *testing.T) {
 		if !strings.Contains(good, c.old) {
 			t.Fatalf("the metadata has no %s:\n%s", c.old, good)
 		}
+		kinds[c.to] = true
 		h, err := read(withJSON(dev, strings.Replace(good, c.old, c.to, 1)), luks.Permissive)
 		if err == nil {
 			t.Errorf("%s instead of %s is taken: %+v", c.to, c.old, h)
 		} else if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s instead of %s: %q, want %q in it", c.to, c.old, err, c.want)
 		}
+	}
+	if len(kinds) < 80 {
+		t.Errorf("%d kinds of malformed metadata, want at least 80", len(kinds))
 	}
 	for n := range len(good) {
 		if h, err := read(withJSON(dev, good[:n]), luks.Permissive); err == nil {

@@ -67,9 +67,11 @@ var strictCiphers = map[string]bool{
 
 var strictHashes = map[string]bool{"sha1": true, "sha256": true, "sha384": true, "sha512": true, "ripemd160": true}
 
-// null reports whether a cipher of that name does nothing.
+// null reports whether a cipher of that name does nothing. An IV mode may be null.
 func null(cipher string) bool {
-	return cipher == "" || strings.Contains(strings.ToLower(cipher), "null")
+	c := strings.ToLower(cipher)
+	name, _, _ := strings.Cut(c, "-")
+	return name == "" || name == "null" || strings.Contains(c, "cipher_null")
 }
 
 func forbidden(format string, args ...any) error {
