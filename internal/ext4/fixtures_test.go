@@ -10,7 +10,7 @@ import (
 	"io"
 	"testing"
 
-	"keyway/block"
+	dev "keyway/block"
 	_ "keyway/dm/target"
 	"keyway/internal/dmtest"
 	"keyway/internal/ext4"
@@ -38,14 +38,14 @@ func device(t *testing.T, f *fsimages.FileSystem) (io.ReaderAt, int64) {
 }
 
 // A devReader reads any bytes of a device.
-type devReader struct{ block.Device }
+type devReader struct{ dev.Device }
 
 func (d *devReader) ReadAt(p []byte, off int64) (int, error) {
 	const unit = 4096
 	first, end := off&^(unit-1), (off+int64(len(p))+unit-1)&^(unit-1)
 	end = min(end, d.Info().Size)
 	b := make([]byte, end-first)
-	if err := d.Do(context.Background(), block.Request{Op: block.OpRead, Off: first, Len: end - first, Data: block.Bytes(b)}); err != nil {
+	if err := d.Do(context.Background(), dev.Request{Op: dev.OpRead, Off: first, Len: end - first, Data: dev.Bytes(b)}); err != nil {
 		return 0, err
 	}
 	return copy(p, b[off-first:]), nil
