@@ -60,6 +60,9 @@ func (h *history) parse(t *table) (*dm.Table, error) {
 	if want != nil && !h.busy() {
 		return nil, errors.Join(fmt.Errorf("table taken, and must be refused with %w\n%s", want, t.text()), real.Close(background))
 	}
+	if h.busy() { // a change that has been made, and is not known here yet
+		t.block = int64(real.Info().LogicalBlock)
+	}
 	return real, h.takenBy(t)
 }
 

@@ -303,19 +303,26 @@ func (d *device) reaches(e *device) bool {
 	return false
 }
 
-// circles reports whether a way down from d comes back to where it was.
-func (d *device) circles() (found bool) {
-	if d.seen {
-		return true
-	}
-	d.follow(func() {
-		for _, t := range []*table{d.live(), d.loaded} {
-			for _, u := range t.devices() {
-				found = found || u.circles()
+// circles reports whether d stands on itself.
+func (d *device) circles() bool {
+	seen := map[*device]bool{}
+	var on func(u *device) bool
+	on = func(u *device) bool {
+		for _, t := range []*table{u.live(), u.loaded} {
+			for _, x := range t.devices() {
+				if x == d {
+					return true
+				}
+				if !seen[x] {
+					if seen[x] = true; on(x) {
+						return true
+					}
+				}
 			}
 		}
-	})
-	return found
+		return false
+	}
+	return on(d)
 }
 
 // leaves are those under d, by its live tables.

@@ -137,6 +137,7 @@ func (h *history) collect() error {
 			changed = true
 			c.dev.changes--
 			finish(c)
+			h.uncircle()
 		}
 	}
 	if changed {
@@ -159,6 +160,17 @@ func (h *history) collect() error {
 		}
 	}
 	return failed
+}
+
+// uncircle lets a device have the table that is on its way to it, where by the one
+// before it would stand on itself: that must have been replaced already, and what is
+// still under way is the end of the change.
+func (h *history) uncircle() {
+	for _, d := range h.mapped {
+		if d.coming != nil && d.circles() {
+			d.become(d.coming.table, window{d.coming.from, h.step})
+		}
+	}
 }
 
 // exact reports whether no table changed during w, but by the call itself.
