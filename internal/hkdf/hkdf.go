@@ -1,14 +1,21 @@
 // Package hkdf derives keys by HKDF with SHA-512 and without salt (RFC 5869), and
-// keeps whatever it computes on the way in locked memory: the input, the states of
-// HMAC and the hash's own. fscrypt derives all keys of its second version so.
+// keeps whatever it computes on the way in key memory: the input, the states of HMAC
+// and the hash's own. fscrypt derives all keys of its second version so.
 package hkdf
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
-	"unsafe"
 
+	"keyway/internal/digest"
 	"keyway/internal/secret"
+)
+
+const (
+	function  = "sha512"
+	hashSize  = 64  // bytes of a hash
+	blockSize = 128 // bytes that the function takes at once
 )
 
 // MaxOutput is the most that Expand makes, in bytes.
@@ -18,35 +25,39 @@ const MaxOutput = 255 * hashSize
 // from many goroutines at once; none may be running when Wipe is called, or follow
 // it.
 type Key struct {
-	mem *secret.Buffer
+	mu   sync.Mutex     // guards all that follows
+	work *digest.Hash   // nil once wiped
+	mem  *secret.Buffer // of the slices
 
-	mu   sync.Mutex
-	work *work // in mem; guarded by mu; nil once wiped
-}
-
-// work lies in locked memory and holds no pointers.
-type work struct {
-	inner, outer [8]uint64 // states after the padded key
-	d            digest
-	sum          [hashSize]byte
+	inner, outer []byte // states of work after the padded key
+	last         []byte // result of HMAC
+	pad          []byte
 }
 
 // Extract makes a key of the secret bytes in, of any length, which stay the
 // caller's. The salt is as many zeroes as a hash has bytes, as with no salt at all.
 func Extract(in []byte) (*Key, error) {
-	k, err := allocate()
+	work, err := digest.New(function)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("hkdf: %w", err)
 	}
-	secret.Do(func() {
-		w := k.work
-		var salt [hashSize]byte
-		w.setKey(&salt)
-		w.begin()
-		w.d.write(in)
-		w.end()
-		w.setKey(&w.sum)
-		w.forget()
+	n := len(work.State())
+	mem, err := secret.New(2*n + hashSize + blockSize)
+	if err != nil {
+		work.Wipe()
+		return nil, fmt.Errorf("hkdf: %w", err)
+	}
+	b := mem.Bytes()
+	k := &Key{work: work, mem: mem, inner: b[:n], outer: b[n:][:n], last: b[2*n:][:hashSize], pad: b[2*n+hashSize:]}
+	fresh := bytes.Clone(work.State())
+	digest.Do(func() {
+		k.setKey(fresh)
+		k.begin()
+		work.Write(in)
+		k.end()
+		copy(k.pad, k.last)
+		k.setKey(fresh)
+		k.forget()
 	})
 	return k, nil
 }
@@ -62,19 +73,19 @@ func (k *Key) Expand(dst, info []byte) {
 	if k.work == nil {
 		panic("hkdf: key used after Wipe")
 	}
-	secret.Do(func() {
-		w := k.work
-		for i := byte(1); len(dst) > 0; i++ {
-			w.begin()
-			if i > 1 {
-				w.d.write(w.sum[:])
+	digest.Do(func() {
+		var counter [1]byte
+		for len(dst) > 0 {
+			k.begin()
+			if counter[0]++; counter[0] > 1 {
+				k.work.Write(k.last)
 			}
-			w.d.write(info)
-			w.d.write([]byte{i})
-			w.end()
-			dst = dst[copy(dst, w.sum[:]):]
+			k.work.Write(info)
+			k.work.Write(counter[:])
+			k.end()
+			dst = dst[copy(dst, k.last):]
 		}
-		w.forget()
+		k.forget()
 	})
 }
 
@@ -85,67 +96,57 @@ func (k *Key) Wipe() {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.work = nil
+	k.work.Wipe()
 	k.mem.Wipe()
+	k.work = nil
 }
 
 // SHA512 writes the hash of in, which is secret, to sum, and leaves nothing of it
 // anywhere else.
 func SHA512(sum *[hashSize]byte, in []byte) error {
-	k, err := allocate()
+	h, err := digest.New(function)
 	if err != nil {
-		return err
+		return fmt.Errorf("hkdf: %w", err)
 	}
-	defer k.Wipe()
-	secret.Do(func() {
-		k.work.d.start(&initial, 0)
-		k.work.d.write(in)
-		k.work.d.finish(sum)
+	defer h.Wipe()
+	digest.Do(func() {
+		h.Write(in)
+		copy(sum[:], h.Digest())
 	})
 	return nil
 }
 
-func allocate() (*Key, error) {
-	mem, err := secret.New(int(unsafe.Sizeof(work{})))
-	if err != nil {
-		return nil, fmt.Errorf("hkdf: %w", err)
-	}
-	return &Key{mem: mem, work: (*work)(unsafe.Pointer(&mem.Bytes()[0]))}, nil
-}
-
-// setKey prepares for HMAC (RFC 2104) with a key of the size of a hash. key may be
-// w.sum.
-func (w *work) setKey(key *[hashSize]byte) {
+// setKey prepares for HMAC (RFC 2104) with the key in pad, which has zeroes up to
+// its end, and clears it. fresh is the hash's first state: Reset would leave bytes of
+// the last input in it.
+func (k *Key) setKey(fresh []byte) {
 	for _, s := range []struct {
-		state *[8]uint64
+		state []byte
 		pad   byte
-	}{{&w.inner, 0x36}, {&w.outer, 0x5c}} {
-		w.d.start(&initial, 0)
-		for i := range w.d.block {
-			w.d.block[i] = s.pad
+	}{{k.inner, 0x36}, {k.outer, 0x36 ^ 0x5c}} { // the second undoes the first
+		for i := range k.pad {
+			k.pad[i] ^= s.pad
 		}
-		for i, x := range key {
-			w.d.block[i] ^= x
-		}
-		w.d.compress()
-		*s.state = w.d.h
+		copy(k.work.State(), fresh)
+		k.work.Write(k.pad)
+		copy(s.state, k.work.State())
 	}
+	clear(k.pad)
 }
 
-// begin and end enclose the message of one HMAC, whose result is in w.sum.
-func (w *work) begin() { w.d.start(&w.inner, blockSize) }
+// begin and end enclose the message of one HMAC, whose result is in last.
+func (k *Key) begin() { copy(k.work.State(), k.inner) }
 
-func (w *work) end() {
-	w.d.finish(&w.sum)
-	w.d.start(&w.outer, blockSize)
-	w.d.write(w.sum[:])
-	w.d.finish(&w.sum)
+func (k *Key) end() {
+	copy(k.last, k.work.Digest())
+	copy(k.work.State(), k.outer)
+	k.work.Write(k.last)
+	copy(k.last, k.work.Digest())
 }
 
 // forget erases all but the key.
-//
-//go:noinline
-func (w *work) forget() {
-	w.d = digest{}
-	w.sum = [hashSize]byte{}
+func (k *Key) forget() {
+	copy(k.work.State(), k.inner)
+	clear(k.work.Digest()) // the memory that it returns has had the last result
+	clear(k.last)
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha512"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
 
 	"keyway/internal/dataunit/dataunittest"
 	"keyway/internal/secret"
@@ -74,20 +73,33 @@ func TestExpandAllThereIs(t *testing.T) {
 }
 
 func TestNothingButTheKeyIsKept(t *testing.T) {
-	k, err := Extract(bytes.Repeat([]byte{0xa5}, 64))
+	in := []byte("sixteen of bytes")
+	k, err := Extract(in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer k.Wipe()
-	check := func(when string) {
+	check := func(when string, gone []byte) {
 		t.Helper()
-		if k.work.d != (digest{}) || k.work.sum != [hashSize]byte{} {
+		if !bytes.Equal(k.work.State(), k.inner) {
 			t.Errorf("after %s: the hash's state is still there", when)
 		}
+		for name, b := range map[string][]byte{"last": k.last, "pad": k.pad} {
+			if bytes.Count(b, []byte{0}) != len(b) {
+				t.Errorf("after %s: %s is %x", when, name, b)
+			}
+		}
+		for name, b := range map[string][]byte{"states": k.mem.Bytes(), "hash": k.work.State()} {
+			if bytes.Contains(b, gone) {
+				t.Errorf("after %s: %x is still in the memory of the %s", when, gone, name)
+			}
+		}
 	}
-	check("Extract")
-	k.Expand(make([]byte, 200), []byte("info"))
-	check("Expand")
+	check("Extract", in)
+	out := make([]byte, 200)
+	k.Expand(out, []byte("info"))
+	check("Expand", out[:16])
+	check("Expand", out[128:144])
 }
 
 func TestWipe(t *testing.T) {
@@ -95,14 +107,11 @@ func TestWipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem := k.mem
-	if p := uintptr(unsafe.Pointer(k.work)); p != uintptr(unsafe.Pointer(&mem.Bytes()[0])) {
-		t.Error("the state is not in locked memory")
-	}
 	k.Wipe()
 	k.Wipe()
-	if !mem.Wiped() {
-		t.Error("the state is still there")
+	(*Key)(nil).Wipe()
+	if !k.mem.Wiped() {
+		t.Error("the states are still there")
 	}
 	defer func() {
 		if recover() == nil {
