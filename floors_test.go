@@ -26,7 +26,7 @@ var floors = map[string]int{
 	"internal/digest": 1, "internal/argon2": 2, "internal/pbkdf2": 2, "internal/hkdf": 2,
 	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
-	"luks": 4, "internal/ext4": 4,
+	"luks": 4, "fscrypt": 4, "internal/ext4": 4,
 	"dm": 5, "backend": 5,
 	"export": 6, "keystore": 6, "control": 6,
 	"internal/daemon": 7,
@@ -38,7 +38,7 @@ var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/da
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
-var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "hctr2", "dmcrypt", "luks"}
+var embeddable = []string{"blkcrypto", "block", "keyslot", "dm", "backend", "export", "keystore", "xts", "sm4xts", "essiv", "adiantum", "hctr2", "dmcrypt", "luks", "fscrypt"}
 
 // A pkg is what go list tells of a package.
 type pkg struct {
