@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"keyway/internal/aes"
+	"keyway/internal/camellia"
 	"keyway/sm4xts"
 )
 
@@ -25,10 +26,19 @@ var blocks = map[string]struct {
 	open  func(key []byte) (block, error)
 }{
 	"aes":         {normalSizes, func(key []byte) (block, error) { return aes.NewBlocks(key) }},
+	"camellia":    {normalSizes, func(key []byte) (block, error) { return camellia.NewBlocks(key) }},
 	"serpent":     {normalSizes, newSerpent},
 	"twofish":     {normalSizes, newTwofish},
 	"sm4":         {[]int{16}, func(key []byte) (block, error) { return sm4xts.NewBlocks(key) }},
 	"cipher_null": {[]int{0}, func([]byte) (block, error) { return null{}, nil }},
+}
+
+// hashedSizes are those of keys that essiv makes of a hash: Serpent takes any.
+func hashedSizes(block string) []int {
+	if block == "serpent" {
+		return []int{16, 20, 24, 28, 32}
+	}
+	return blocks[block].sizes
 }
 
 func newBlock(name string, key []byte) (block, error) {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 
 	"keyway/adiantum"
+	"keyway/essiv"
+	"keyway/hctr2"
 	"keyway/sm4xts"
 	"keyway/xts"
 )
@@ -16,6 +18,12 @@ type bulk interface {
 	encrypt(dst, src []byte, s *scratch)
 	decrypt(dst, src []byte, s *scratch)
 	wipe()
+}
+
+// A runner is a bulk over many sectors at once, where the IV is a number of 64 bits
+// that grows by step from sector to sector and does not overflow.
+type runner interface {
+	run(dst, src []byte, number, step uint64, decrypt bool)
 }
 
 // wide is how many bytes a generic mode has in work at once: enough for the AES
@@ -30,6 +38,7 @@ type scratch struct {
 	masks  [wide]byte
 	blocks [wide]byte
 	number [blockSize]byte
+	lanes  [lanes * blockSize]byte
 }
 
 func newBulk(p Spec, sector int, key []byte) (bulk, error) {
@@ -44,18 +53,32 @@ func newBulk(p Spec, sector int, key []byte) (bulk, error) {
 			return nil, err
 		}
 		return wideBlock{c}, nil
+	case p.chain == "hctr2":
+		c, err := hctr2.New(key, sector)
+		if err != nil {
+			return nil, err
+		}
+		return wideBlock{c}, nil
+	case p.fastESSIV():
+		c, err := essiv.New(key, sector)
+		if err != nil {
+			return nil, err
+		}
+		return fast{c}, nil
+	case p.chain == "lrw":
+		return newLRW(p.block, key)
 	case p.chain == "xts" && p.block == "aes":
 		c, err := xts.NewAllowWeak(key, sector)
 		if err != nil {
 			return nil, err
 		}
-		return fastXTS{c}, nil
+		return fast{c}, nil
 	case p.chain == "xts" && p.block == "sm4":
 		c, err := sm4xts.NewAllowWeak(key, sector)
 		if err != nil {
 			return nil, err
 		}
-		return fastXTS{c}, nil
+		return fast{c}, nil
 	case p.chain == "xts":
 		return newSlowXTS(p.block, key)
 	}
@@ -148,35 +171,56 @@ func (x *slowXTS) wipe() {
 	x.tweak.Wipe()
 }
 
-// fastXTS is XTS by packages of our own, which take the IV as a number.
-type fastXTS struct {
+// fast is a mode by a package of our own that takes the IV as a number: XTS of AES
+// and of SM4, and AES-CBC-ESSIV with SHA-256, which makes the IV of it.
+type fast struct {
 	c interface {
 		Encrypt(dst, src []byte, number [2]uint64)
 		Decrypt(dst, src []byte, number [2]uint64)
+		EncryptStep(dst, src []byte, number [2]uint64, step uint64)
+		DecryptStep(dst, src []byte, number [2]uint64, step uint64)
 		Wipe()
 	}
 }
 
-func (x fastXTS) encrypt(dst, src []byte, s *scratch) {
-	x.c.Encrypt(dst, src, s.halves())
-}
+func (f fast) encrypt(dst, src []byte, s *scratch) { f.c.Encrypt(dst, src, s.halves()) }
+func (f fast) decrypt(dst, src []byte, s *scratch) { f.c.Decrypt(dst, src, s.halves()) }
+func (f fast) wipe()                               { f.c.Wipe() }
 
-func (x fastXTS) decrypt(dst, src []byte, s *scratch) {
-	x.c.Decrypt(dst, src, s.halves())
+func (f fast) run(dst, src []byte, number, step uint64, decrypt bool) {
+	if decrypt {
+		f.c.DecryptStep(dst, src, [2]uint64{number}, step)
+	} else {
+		f.c.EncryptStep(dst, src, [2]uint64{number}, step)
+	}
 }
-
-func (x fastXTS) wipe() { x.c.Wipe() }
 
 func (s *scratch) halves() [2]uint64 {
 	return [2]uint64{binary.LittleEndian.Uint64(s.iv[:]), binary.LittleEndian.Uint64(s.iv[8:])}
 }
 
-// wideBlock is Adiantum.
-type wideBlock struct{ c *adiantum.Cipher }
+// wideBlock is Adiantum or HCTR2.
+type wideBlock struct {
+	c interface {
+		Encrypt(dst, src []byte, number [4]uint64)
+		Decrypt(dst, src []byte, number [4]uint64)
+		EncryptStep(dst, src []byte, number [4]uint64, step uint64)
+		DecryptStep(dst, src []byte, number [4]uint64, step uint64)
+		Wipe()
+	}
+}
 
 func (w wideBlock) encrypt(dst, src []byte, s *scratch) { w.c.Encrypt(dst, src, s.quarters()) }
 func (w wideBlock) decrypt(dst, src []byte, s *scratch) { w.c.Decrypt(dst, src, s.quarters()) }
 func (w wideBlock) wipe()                               { w.c.Wipe() }
+
+func (w wideBlock) run(dst, src []byte, number, step uint64, decrypt bool) {
+	if decrypt {
+		w.c.DecryptStep(dst, src, [4]uint64{number}, step)
+	} else {
+		w.c.EncryptStep(dst, src, [4]uint64{number}, step)
+	}
+}
 
 func (s *scratch) quarters() (q [4]uint64) {
 	for i := range q {

@@ -18,6 +18,7 @@ type Cipher struct {
 	large  bool
 	ivSize int
 	iv     ivMode // nil: the chain takes none
+	plain  uint   // bits of the number that are the IV; 0 if it is made otherwise
 
 	bulks   []bulk
 	number  []block        // essiv: one for each of bulks
@@ -46,6 +47,14 @@ func New(p Spec, o Options, key []byte) (*Cipher, error) {
 		spec: p, sector: o.SectorSize, shift: uint(bits.TrailingZeros(uint(o.SectorSize))) - 9, large: o.LargeIV,
 		ivSize: chains[p.chain], iv: ivs[p.iv],
 	}
+	switch {
+	case p.fastESSIV(): // package essiv has the rest of it
+		c.iv, c.plain = ivs["plain64"], 64
+	case p.iv == "plain64":
+		c.plain = 64
+	case p.iv == "plain":
+		c.plain = 32
+	}
 	if err := c.expand(l, key); err != nil {
 		c.Wipe()
 		return nil, fmt.Errorf("dmcrypt: %v: %w", p, err)
@@ -61,7 +70,7 @@ func (c *Cipher) expand(l layout, key []byte) error {
 			return err
 		}
 		c.bulks = append(c.bulks, b)
-		if c.spec.iv == "essiv" {
+		if c.spec.iv == "essiv" && !c.spec.fastESSIV() {
 			n, err := newNumber(c.spec, part)
 			if err != nil {
 				return err
@@ -102,27 +111,58 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 // nothing but ciphertext, not even for a moment.
 //
 // Hot: no allocation.
-func (c *Cipher) Encrypt(dst, src []byte, first uint64) { c.run(dst, src, first, c.encrypt) }
+func (c *Cipher) Encrypt(dst, src []byte, first uint64) { c.run(dst, src, first, false) }
 
 // Decrypt is the inverse of Encrypt, under the same rules.
 //
 // Hot: no allocation.
-func (c *Cipher) Decrypt(dst, src []byte, first uint64) { c.run(dst, src, first, c.decrypt) }
+func (c *Cipher) Decrypt(dst, src []byte, first uint64) { c.run(dst, src, first, true) }
 
-func (c *Cipher) run(dst, src []byte, first uint64, crypt func(dst, src []byte, at uint64, s *scratch)) {
+func (c *Cipher) run(dst, src []byte, first uint64, decrypt bool) {
 	if len(src)&(c.sector-1) != 0 || len(dst) < len(src) || first&(1<<c.shift-1) != 0 {
 		panic("dmcrypt: input is not whole sectors, or output is shorter")
 	}
 	if c.wiped {
 		panic("dmcrypt: cipher used after Wipe")
 	}
+	if r, step, ok := c.runner(first, len(src)); ok {
+		r.run(dst, src, c.ivNumber(first), step, decrypt)
+		return
+	}
 	s := scratches.Get().(*scratch)
-	for ; len(src) > 0; dst, src = dst[c.sector:], src[c.sector:] {
-		crypt(dst[:c.sector], src[:c.sector], first, s)
-		first += 1 << c.shift
+	switch {
+	case decrypt:
+		for ; len(src) > 0; dst, src = dst[c.sector:], src[c.sector:] {
+			c.decrypt(dst[:c.sector], src[:c.sector], first, s)
+			first += 1 << c.shift
+		}
+	case c.sideBySide():
+		c.encryptLanes(dst, src, first, s)
+	default:
+		for ; len(src) > 0; dst, src = dst[c.sector:], src[c.sector:] {
+			c.encrypt(dst[:c.sector], src[:c.sector], first, s)
+			first += 1 << c.shift
+		}
 	}
 	wipe(s) // tweaks and masks are secret
 	scratches.Put(s)
+}
+
+// runner is what takes n bytes from sector first on at once, and by how much its
+// number grows from sector to sector; ok tells whether there is one.
+func (c *Cipher) runner(first uint64, n int) (r runner, step uint64, ok bool) {
+	if c.plain == 0 || len(c.bulks) != 1 || n == 0 {
+		return nil, 0, false
+	}
+	if step = 1; !c.large {
+		step <<= c.shift
+	}
+	last, carry := bits.Add64(first, uint64(n)>>9-1, 0)
+	if carry != 0 || c.ivNumber(last)>>(c.plain-1)>>1 != 0 {
+		return nil, 0, false // numbers that begin again, or that are cut
+	}
+	r, ok = c.bulks[0].(runner)
+	return r, step, ok
 }
 
 // chosen is the index of the key for the sector with IV number n.

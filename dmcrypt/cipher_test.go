@@ -14,6 +14,8 @@ var every = map[string]int{
 	"aes-cbc-plain64": 32, "aes-ecb": 16, "aes-xts-benbi": 64, "sm4-cbc-plain64": 16, "sm4-xts-plain64": 32, "serpent-xts-plain64": 64,
 	"serpent-cbc-essiv:sha256": 24, "twofish-xts-plain64": 32, "xchacha20,aes-adiantum-plain64": 32, "aes:2-cbc-essiv:sha256": 64,
 	"aes-cbc-elephant": 64, "aes-cbc-eboiv": 32, "aes:64-cbc-lmk": 1040, "aes-cbc-tcw": 48, "cipher_null-ecb": 0,
+	"aes-hctr2-plain64": 32, "camellia-xts-plain64": 64, "camellia-cbc-essiv:md5": 24, "aes-lrw-benbi": 48, "twofish-lrw-plain64": 32,
+	"aes-cbc-essiv:sha256": 32, "serpent-cbc-essiv:rmd160": 32,
 }
 
 func opened(t *testing.T, cipher string, n int) (*Cipher, []byte) {
@@ -57,6 +59,14 @@ func TestWipe(t *testing.T) {
 					held = append(held, b.data, b.tweak)
 				case ecb:
 					held = append(held, b.b)
+				case *lrw:
+					held = append(held, b.b)
+					mem := b.mem
+					defer func() {
+						if !mem.Wiped() {
+							t.Error("the products of LRW are left")
+						}
+					}()
 				}
 			}
 			c.Wipe()

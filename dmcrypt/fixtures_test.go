@@ -48,7 +48,7 @@ func TestKernelDisks(t *testing.T) {
 			}
 		})
 	}
-	if n < 36 {
-		t.Errorf("%d disks, want at least 36", n)
+	if n < 40 {
+		t.Errorf("%d disks, want at least 40", n)
 	}
 }

@@ -50,6 +50,8 @@ func (p Spec) fits(n int) bool {
 	switch p.chain {
 	case "xts":
 		return n%2 == 0 && fits(blocks[p.block].sizes, n/2)
+	case "lrw":
+		return fits(blocks[p.block].sizes, n-lrwTweak)
 	case "adiantum":
 		return n == 32
 	}

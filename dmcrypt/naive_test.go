@@ -7,6 +7,7 @@ import (
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
@@ -16,8 +17,11 @@ import (
 	"testing"
 
 	"github.com/emmansun/gmsm/sm4"
+	"golang.org/x/crypto/ripemd160"
 	"golang.org/x/crypto/twofish"
 	"golang.org/x/crypto/xts"
+
+	"keyway/test/naive"
 )
 
 // A naive cipher of one sector: by the standard library where it has it, else as
@@ -34,12 +38,24 @@ func open(t *testing.T, name string, key []byte) cipher.Block {
 		b, err = sm4.NewCipher(key)
 	case "twofish":
 		b, err = twofish.NewCipher(key)
+	case "camellia", "serpent": // held against others elsewhere
+		made, e := newBlock(name, key)
+		if e == nil {
+			t.Cleanup(made.Wipe)
+		}
+		b, err = oneBlock{made}, e
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
+
+type oneBlock struct{ block }
+
+func (o oneBlock) BlockSize() int          { return 16 }
+func (o oneBlock) Encrypt(dst, src []byte) { o.block.Encrypt(dst[:16], src[:16]) }
+func (o oneBlock) Decrypt(dst, src []byte) { o.block.Decrypt(dst[:16], src[:16]) }
 
 func le64(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 
@@ -62,7 +78,7 @@ func naiveIV(t *testing.T, p Spec, b cipher.Block, key, extra []byte, n uint64, 
 		x := new(big.Int).Mul(new(big.Int).SetUint64(n), big.NewInt(32))
 		x.Add(x, big.NewInt(1)).And(x, new(big.Int).SetUint64(^uint64(0))).FillBytes(iv)
 	case "essiv":
-		h := map[string]hash.Hash{"sha1": sha1.New(), "sha256": sha256.New(), "sha224": sha256.New224()}[p.hash]
+		h := map[string]hash.Hash{"sha1": sha1.New(), "sha256": sha256.New(), "sha224": sha256.New224(), "md5": md5.New(), "rmd160": ripemd160.New()}[p.hash]
 		open(t, p.block, sum(h, key)).Encrypt(iv, pad16(le64(n)))
 	case "eboiv", "elephant":
 		b.Encrypt(iv, pad16(le64(n*uint64(sector))))
@@ -99,6 +115,12 @@ func naiveEncrypt(t *testing.T, p Spec, o Options, key, plain []byte, at uint64)
 		}
 		c.Encrypt(out, plain, binary.LittleEndian.Uint64(iv[:]))
 		return out
+	case "lrw":
+		naiveLRW(open(t, p.block, key[:len(key)-16]), out, plain, key[len(key)-16:], naiveIV(t, p, nil, key, extra, n, o.SectorSize))
+		return out
+	case "hctr2":
+		naive.HCTR2(key, out, plain, append(naiveIV(t, p, nil, key, extra, n, o.SectorSize), make([]byte, 16)...), false)
+		return out
 	case "ecb":
 		for i := 0; i < len(plain); i += 16 {
 			open(t, p.block, key).Encrypt(out[i:], plain[i:])
@@ -120,6 +142,29 @@ func naiveEncrypt(t *testing.T, p Spec, o Options, key, plain []byte, at uint64)
 		naiveWhiten(out, extra[16:], n)
 	}
 	return out
+}
+
+// naiveLRW multiplies polynomials as they are written.
+func naiveLRW(b cipher.Block, out, plain, key, iv []byte) {
+	number, k := new(big.Int).SetBytes(iv), new(big.Int).SetBytes(key)
+	modulus, _ := new(big.Int).SetString("100000000000000000000000000000087", 16)
+	for i := 0; i < len(plain); i += 16 {
+		product := new(big.Int)
+		for j := range number.BitLen() {
+			if number.Bit(j) != 0 {
+				product.Xor(product, new(big.Int).Lsh(k, uint(j)))
+			}
+		}
+		for n := product.BitLen(); n > 128; n = product.BitLen() {
+			product.Xor(product, new(big.Int).Lsh(modulus, uint(n-129)))
+		}
+		mask := product.FillBytes(make([]byte, 16))
+		subtle.XORBytes(out[i:], plain[i:][:16], mask)
+		b.Encrypt(out[i:], out[i:])
+		subtle.XORBytes(out[i:], out[i:][:16], mask)
+		number.Add(number, big.NewInt(1))
+		number.SetBit(number, 128, 0)
+	}
 }
 
 // naiveLMK takes the state out of what the library marshals.
@@ -210,6 +255,9 @@ func TestAgainstNaive(t *testing.T) {
 		{"aes:4-cbc-plain64", 4 * 24}, {"aes:2-cbc-essiv:sha256", 64}, {"aes:2-xts-plain64", 64}, {"aes:2-cbc-eboiv", 32}, {"aes:2-cbc-tcw", 64},
 		{"aes-xts-plain", 32}, {"aes-xts-plain64", 48}, {"aes-xts-null", 64}, {"twofish-xts-plain64", 64}, {"twofish-xts-plain", 48},
 		{"twofish-cbc-plain64", 16}, {"sm4-cbc-plain64", 16}, {"sm4-cbc-benbi", 16}, {"sm4-xts-plain64", 32}, {"aes-ecb", 32}, {"sm4-ecb", 16}, {"twofish-ecb", 24},
+		{"aes-hctr2-plain64", 16}, {"aes-hctr2-plain", 24}, {"aes-hctr2-plain64", 32}, {"aes-lrw-benbi", 32}, {"aes-lrw-plain64be", 40}, {"twofish-lrw-benbi", 48},
+		{"camellia-cbc-plain64", 24}, {"camellia-xts-plain64", 64}, {"camellia-lrw-benbi", 32}, {"camellia-cbc-essiv:sha256", 16}, {"aes-cbc-essiv:md5", 32},
+		{"serpent-cbc-essiv:sha1", 32}, {"serpent-cbc-essiv:rmd160", 16}, {"aes:2-cbc-essiv:md5", 32}, {"aes:2-hctr2-plain64", 64},
 	} {
 		for _, size := range []int{512, 1024, 2048, 4096} {
 			for _, large := range []bool{false, true} {
@@ -227,12 +275,15 @@ func TestAgainstNaive(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				step := uint64(size / 512)
+				step, many := uint64(size/512), 3
+				if size == 512 {
+					many = lanes + 3
+				}
 				for _, at := range []uint64{0, step, 1<<32 - step, 1 << 40, 1<<63 + 5*step, -step} {
-					plain := make([]byte, 3*size)
+					plain := make([]byte, many*size)
 					r.Read(plain)
 					var want []byte
-					for i := range 3 {
+					for i := range many {
 						want = append(want, naiveEncrypt(t, p, o, key, plain[i*size:][:size], at+uint64(i)*step)...)
 					}
 					got := make([]byte, len(plain))

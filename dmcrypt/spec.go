@@ -2,13 +2,13 @@
 // "aes-cbc-plain64" or "capi:xts(serpent)-plain64" is parsed to a Spec, and a Spec
 // with a key is a Cipher over runs of sectors.
 //
-// It is here for media that exist. Three of the ciphers have fast packages of their
-// own (xts, essiv, adiantum); new media are better served by these. What of the
+// It is here for media that exist. Some of the ciphers have fast packages of their
+// own (xts, essiv, adiantum, hctr2, sm4xts), which serve whole runs; new media are better served by these. What of the
 // others is weak stays so: ECB shows equal blocks, a null IV equal sectors, plain
 // repeats after 2 TiB, eboiv and tcw let who can write plaintext choose what is
 // encrypted.
 //
-// AES, SM4 and Serpent run in constant time. Twofish is that of golang.org/x/crypto,
+// AES, SM4, Camellia and Serpent run in constant time. Twofish is that of golang.org/x/crypto,
 // whose tables depend on the key: who shares the processor's caches may learn of it.
 // Every schedule is in memory outside the Go heap that is locked and left out of
 // core dumps, until Wipe erases it.
@@ -17,6 +17,7 @@ package dmcrypt
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,7 +38,10 @@ type Spec struct {
 
 // chains are the modes of operation by the kernel's name, with the bytes of their
 // initialisation vector.
-var chains = map[string]int{"cbc": 16, "xts": 16, "ecb": 0, "adiantum": 32}
+var chains = map[string]int{"cbc": 16, "xts": 16, "lrw": 16, "ecb": 0, "adiantum": 32, "hctr2": 32}
+
+// authenticated are algorithms of the kernel that dm-crypt takes with dm-integrity.
+var authenticated = []string{"gcm", "rfc4106", "ccm", "rfc4309", "authenc", "rfc7539", "aegis128", "morus640", "morus1280"}
 
 // maxKeys bounds the number of keys of one cipher, of which the loop-AES formats
 // have 64; each is a schedule in locked memory.
@@ -115,6 +119,9 @@ func parseNew(s string) (Spec, error) {
 		name, hash = inner[:at], inner[at+1:]
 	}
 	chain, cipher, ok := strings.Cut(name, "(")
+	if slices.Contains(authenticated, chain) {
+		return p, p.setCipher(chain, cipher)
+	}
 	cipher, ok2 := strings.CutSuffix(cipher, ")")
 	if !ok || !ok2 || strings.ContainsAny(cipher, "()") {
 		return p, fmt.Errorf("%q is not an algorithm of the form chain(cipher)", name)
@@ -142,7 +149,10 @@ func parseNew(s string) (Spec, error) {
 }
 
 func (p *Spec) setCipher(chain, cipher string) error {
-	if _, ok := chains[chain]; !ok {
+	switch {
+	case slices.Contains(authenticated, chain):
+		return fmt.Errorf("%s is authenticated encryption, whose tags need integrity metadata beside the sectors: not there", chain)
+	case chains[chain] == 0 && chain != "ecb":
 		return fmt.Errorf("no chain %q (there are: %s)", chain, names(chains))
 	}
 	p.chain = chain
@@ -163,8 +173,16 @@ func (p *Spec) setCipher(chain, cipher string) error {
 	if _, ok := blocks[cipher]; !ok {
 		return fmt.Errorf("no block cipher %q (there are: %s)", cipher, names(blocks))
 	}
+	if chain == "hctr2" && cipher != "aes" {
+		return fmt.Errorf("hctr2 is over aes here, not over %s", cipher)
+	}
 	p.block = cipher
 	return nil
+}
+
+// fastESSIV reports whether package essiv has the cipher.
+func (p Spec) fastESSIV() bool {
+	return p.block == "aes" && p.chain == "cbc" && p.iv == "essiv" && p.hash == "sha256" && p.keys == 1
 }
 
 // setIV takes the IV mode with its options. A chain without IV ignores it.
@@ -173,6 +191,9 @@ func (p *Spec) setIV(s string) error {
 		return nil
 	}
 	mode, option, given := strings.Cut(s, ":")
+	if mode == "random" {
+		return errors.New("IV mode random keeps IVs beside the sectors, in integrity metadata, which is not there")
+	}
 	if _, ok := ivs[mode]; !ok {
 		return fmt.Errorf("no IV mode %q (there are: %s)", mode, names(ivs))
 	}
@@ -197,11 +218,14 @@ func (p *Spec) check() error {
 			return fmt.Errorf("IV mode %s goes with cbc, not with %s", p.iv, p.chain)
 		}
 	case "essiv":
-		if n := hashes[p.hash]().Size(); !fits(blocks[p.block].sizes, n) {
+		if n := hashes[p.hash].size; !fits(hashedSizes(p.block), n) {
 			return fmt.Errorf("essiv: the %d bytes of %s are no key of %s", n, p.hash, p.block)
 		}
-		if p.chain == "adiantum" {
-			return errors.New("essiv makes an IV of one block, and adiantum takes 32 bytes")
+		switch p.chain {
+		case "adiantum", "hctr2":
+			return fmt.Errorf("essiv makes an IV of one block, and %s takes 32 bytes", p.chain)
+		case "lrw":
+			return errors.New("essiv encrypts the number, and lrw is for numbers that are public")
 		}
 	}
 	if p.block == "cipher_null" && p.chain != "ecb" {

@@ -30,7 +30,9 @@ func TestParse(t *testing.T) {
 		{"capi:essiv()-plain64", "", "names no hash"},
 		{"capi:essiv(cbc(aes),sha256)-benbi", "", "plain64"},
 		{"capi:xts(ecb(aes))-plain64", "", "not an algorithm"},
-		{"capi:gcm(aes)-random", "", `no chain "gcm"`},
+		{"capi:gcm(aes)-random", "", "gcm is authenticated"},
+		{"capi:authenc(hmac(sha256),xts(aes))-plain64", "", "authenc is authenticated"},
+		{"capi:rfc7539(chacha20,poly1305)-random", "", "rfc7539 is authenticated"},
 		{"capi:xts(aes)", "", "needs an IV mode"},
 		{"capi:xts(aes)plain64", "", "not an IV mode"},
 		{"aes-cbc", "", "needs an IV mode"},
@@ -38,7 +40,7 @@ func TestParse(t *testing.T) {
 		{"aes:3-cbc-plain64", "", "power of two"},
 		{"aes:0-cbc-plain64", "", "power of two"},
 		{"aes:2048-cbc-plain64", "", "power of two"},
-		{"aes-xts-random", "", `no IV mode "random"`},
+		{"aes-xts-random", "", "integrity metadata"},
 		{"aes-cbc-essiv", "", `no hash ""`},
 		{"aes-cbc-essiv:sha1", "", "no key of aes"},
 		{"aes-cbc-plain64:7", "", "takes no option"},
@@ -48,7 +50,24 @@ func TestParse(t *testing.T) {
 		{"cipher_null-cbc-plain", "", "goes with ecb"},
 		{"aes-adiantum-plain64", "", "adiantum is over"},
 		{"rot13-cbc-plain", "", `no block cipher "rot13"`},
-		{"aes-hctr2-plain64", "", `no chain "hctr2"`},
+		{"aes-hctr2-plain64", "aes-hctr2-plain64", ""},
+		{"capi:hctr2(aes)-plain64", "aes-hctr2-plain64", ""},
+		{"serpent-hctr2-plain64", "", "over aes"},
+		{"aes-hctr2-essiv:sha256", "", "32 bytes"},
+		{"aes-hctr3-plain64", "", `no chain "hctr3"`},
+		{"camellia-xts-plain64", "camellia-xts-plain64", ""},
+		{"capi:xts(camellia)-plain64", "camellia-xts-plain64", ""},
+		{"aes-lrw-benbi", "aes-lrw-benbi", ""},
+		{"capi:lrw(aes)-benbi", "aes-lrw-benbi", ""},
+		{"twofish-lrw-plain64", "twofish-lrw-plain64", ""},
+		{"aes-lrw-essiv:sha256", "", "public"},
+		{"aes-cbc-essiv:md5", "aes-cbc-essiv:md5", ""},
+		{"aes-cbc-essiv:sha224", "", "no key of aes"},
+		{"aes-cbc-essiv:sha512", "", "no key of aes"},
+		{"aes-cbc-essiv:wp256", "", `no hash "wp256"`},
+		{"serpent-cbc-essiv:sha1", "serpent-cbc-essiv:sha1", ""},
+		{"serpent-cbc-essiv:rmd160", "serpent-cbc-essiv:rmd160", ""},
+		{"capi:essiv(cbc(aes),md5)-plain64", "aes-cbc-essiv:md5", ""},
 		{strings.Repeat("a", MaxSpec+1), "", "are the most"},
 	} {
 		p, err := Parse(c.in)
@@ -77,6 +96,10 @@ func TestKeySizes(t *testing.T) {
 		{"aes-cbc-elephant", []int{32, 48, 64}, []int{0, 16, 33, 128}},
 		{"aes:2-cbc-plain64", []int{32, 48, 64}, []int{16, 33}},
 		{"cipher_null-ecb", []int{0}, []int{1, 16}},
+		{"aes-lrw-benbi", []int{32, 40, 48}, []int{0, 15, 16, 24, 64}},
+		{"camellia-xts-plain64", []int{32, 48, 64}, []int{0, 16, 24, 80}},
+		{"aes-hctr2-plain64", []int{16, 24, 32}, []int{0, 15, 48, 64}},
+		{"serpent-cbc-essiv:sha1", []int{16, 24, 32}, []int{0, 20}},
 	} {
 		p, err := Parse(c.cipher)
 		if err != nil {
@@ -99,7 +122,7 @@ func TestKeySizes(t *testing.T) {
 // fits makes a cipher that undoes what it does.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"aes-cbc-essiv:sha256", "capi:essiv(cbc(aes),sha256)-plain64", "aes:64-cbc-lmk", "xchacha20,aes-adiantum-plain64",
-		"serpent-xts-benbi", "cipher_null-ecb", "aes", "capi:lmk(-", "twofish:2-cbc-tcw", "aes-cbc-elephant"} {
+		"serpent-xts-benbi", "cipher_null-ecb", "aes", "capi:lmk(-", "aes-lrw-benbi", "camellia-cbc-essiv:md5", "capi:hctr2(aes)-plain64", "capi:authenc(", "twofish:2-cbc-tcw", "aes-cbc-elephant"} {
 		f.Add(s, 64)
 	}
 	f.Fuzz(func(t *testing.T, s string, n int) {
