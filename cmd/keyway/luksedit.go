@@ -120,7 +120,7 @@ func unlock(ctx context.Context, path string, h *luks.Header, r io.ReaderAt, k *
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, hintKey(fmt.Errorf("%s: %w", path, err))
 		}
 		return v, nil
 	}
@@ -177,7 +177,7 @@ func confirm(ctx context.Context, lost string, yes bool) error {
 		}
 		return errors.New("not confirmed: nothing is changed")
 	case <-ctx.Done():
-		return ctx.Err()
+		return hintKey(ctx.Err())
 	}
 }
 

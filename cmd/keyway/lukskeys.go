@@ -33,10 +33,14 @@ func checkSlot(cmd *cobra.Command, slot int) error {
 	return nil
 }
 
-// hintKey adds the way out of what headers refuse.
+// hintKey adds the way out of what headers refuse, and says that an interruption is
+// no harm. It takes nil.
 func hintKey(err error) error {
 	way := ""
 	switch {
+	case errors.Is(err, context.Canceled):
+		// It is looked at before the first write, and during derivations.
+		return fmt.Errorf("interrupted: nothing is changed (%w)", err)
 	case errors.Is(err, luks.ErrLastKey):
 		way = "nothing is changed: add another key first, or --last removes it all the same"
 	case errors.Is(err, luks.ErrLocked):

@@ -186,7 +186,8 @@ func (k *keyFlags) read(ctx context.Context, prompt string) (*secret.Buffer, err
 	case k.fd >= 0 && k.file != "":
 		return nil, misusef("a key file and a descriptor are two passphrases: one has to do")
 	case k.fd < 0:
-		return readPassphrase(ctx, k.file, prompt)
+		pass, err := readPassphrase(ctx, k.file, prompt)
+		return pass, hintKey(err)
 	}
 	in := os.NewFile(uintptr(k.fd), "descriptor")
 	if in == nil {
