@@ -24,7 +24,7 @@ var floors = map[string]int{
 	"internal/size": 0, "internal/nearest": 0, "internal/plural": 0, "internal/roofline": 0, "doc/targets": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/cts": 1, "internal/dataunit": 1,
 	"internal/digest": 1, "internal/argon2": 2, "internal/pbkdf2": 2, "internal/hkdf": 2,
-	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
+	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "internal/camellia": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4, "fscrypt": 4, "internal/ext4": 4,
 	"dm": 5, "backend": 5,
