@@ -234,15 +234,19 @@ func (h *history) stranded(d *device, t *table) (all []*keyUse) {
 }
 
 // revoked are the wrapped keys that are evicted, and of which the model does not
-// know why.
-func (h *history) revoked() (all []*keyUse) {
-	keys := slices.Clone(h.keys)
+// know why: of the upper layer, of tables, and of those that are about to be live.
+func (h *history) revoked(next *table) (all []*keyUse) {
+	tables := []*table{next}
 	for _, u := range h.mapped {
-		for _, t := range h.tablesOf(u) {
-			for _, r := range t.rows {
-				if r.encrypts() {
-					keys = append(keys, r.key)
-				}
+		if tables = append(tables, h.tablesOf(u)...); u.coming != nil {
+			tables = append(tables, u.coming.table)
+		}
+	}
+	keys := slices.Clone(h.keys)
+	for _, t := range tables {
+		for _, r := range t.rows {
+			if r.encrypts() {
+				keys = append(keys, r.key)
 			}
 		}
 	}
@@ -357,7 +361,7 @@ func (h *history) reloadTo(d *device, t *table, o dm.SuspendOptions) error {
 		d.coming = nil
 		exact := h.kind != Concurrent || h.exact(window{c.from, h.step}, c) && h.lastUse < c.from
 		if o.Revoke && !exact {
-			for _, k := range h.revoked() { // came into use while the reload was under way
+			for _, k := range h.revoked(t) { // came into use while the reload was under way
 				k.killed = c.from
 				revoked = append(revoked, k)
 			}
