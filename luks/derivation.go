@@ -10,7 +10,9 @@ import (
 // does: Argon2id (LUKS1: PBKDF2) that takes two seconds on this machine.
 type KDFOptions struct {
 	Type string // argon2id, argon2i, pbkdf2; "": the version's own
-	Hash string // of pbkdf2; "": that of the header. LUKS1 has one for all keyslots
+	// Hash of pbkdf2 and of the anti-forensic split; "": that of the header. LUKS1 has
+	// one for all keyslots.
+	Hash string
 	// Time is how long one derivation is to take here, up to an hour; 0: 2 s.
 	Time time.Duration
 	// Iterations of pbkdf2 (1000 to 2^31-1) or passes of Argon2 (4 to 2^16). 0: as many
@@ -29,9 +31,11 @@ const (
 	digestTime = 125 * time.Millisecond
 )
 
-// newKDF chooses the parameters of a derivation of a key of n bytes, and a salt. It
-// blocks for as long as the measurement takes, see Benchmark.
-func newKDF(ctx context.Context, o KDFOptions, version, n int) (KDF, error) {
+// complete checks the options, and fills in their type and hash.
+func (o KDFOptions) complete(version int, hash string) (KDFOptions, error) {
+	if o.Hash == "" {
+		o.Hash = hash
+	}
 	if o.Type == "" {
 		o.Type = "argon2id"
 		if version == 1 {
@@ -40,20 +44,33 @@ func newKDF(ctx context.Context, o KDFOptions, version, n int) (KDF, error) {
 	}
 	switch {
 	case version == 1 && o.Type != "pbkdf2":
-		return KDF{}, fmt.Errorf("kdf %q: LUKS1 has pbkdf2 only", o.Type)
+		return o, fmt.Errorf("kdf %q: LUKS1 has pbkdf2 only", o.Type)
 	case o.Time < 0 || o.Time > time.Hour:
-		return KDF{}, fmt.Errorf("kdf time: %v is not up to an hour", o.Time)
+		return o, fmt.Errorf("kdf time: %v is not up to an hour", o.Time)
 	case o.Type == "pbkdf2" && (o.Memory != 0 || o.CPUs != 0):
-		return KDF{}, fmt.Errorf("kdf pbkdf2 takes neither memory nor lanes")
+		return o, fmt.Errorf("kdf pbkdf2 takes neither memory nor lanes")
 	}
-	if o.Type == "pbkdf2" {
-		if err := checkHash(o.Hash); err != nil {
-			return KDF{}, err
-		}
+	if err := checkHash(o.Hash); err != nil {
+		return o, err
 	}
-	c := Cost{Type: o.Type, Hash: o.Hash, Time: o.Time, Memory: o.Memory, CPUs: o.CPUs, KeySize: n}
-	var k KDF
 	var err error
+	if o.Iterations != 0 {
+		_, err = o.cost(0).force(o)
+	} else {
+		_, err = o.cost(0).complete()
+	}
+	return o, err
+}
+
+// cost is what the options ask for, for a key of n bytes.
+func (o KDFOptions) cost(n int) Cost {
+	return Cost{Type: o.Type, Hash: o.Hash, Time: o.Time, Memory: o.Memory, CPUs: o.CPUs, KeySize: n}
+}
+
+// newKDF chooses the parameters of a derivation of a key of n bytes, and a salt. It
+// blocks for as long as the measurement takes, see Benchmark. o is complete.
+func newKDF(ctx context.Context, o KDFOptions, n int) (k KDF, err error) {
+	c := o.cost(n)
 	if o.Iterations == 0 {
 		k, err = Benchmark(ctx, c)
 	} else {

@@ -116,6 +116,10 @@ func newPlan(size int64, o FormatOptions) (*plan, error) {
 	if err := checkHash(p.Hash); err != nil {
 		return nil, err
 	}
+	var err error
+	if p.Key.KDF, err = p.Key.KDF.complete(p.Version, p.Hash); err != nil {
+		return nil, err
+	}
 	if err := p.checkExact(); err != nil {
 		return nil, err
 	}

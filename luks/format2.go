@@ -13,13 +13,10 @@ func (p *plan) format(ctx context.Context, m Medium, v *Volume, passphrase []byt
 	}
 	e := &Editor{m: m, h: h}
 	// All that can be refused is found before the first write.
-	o := p.Key
-	o.KDF.Hash = p.kdfHash()
-	k, err := e.newSlot(ctx, p.Slot, p.KeySize, o)
+	k, err := e.newSlot(ctx, p.Slot, p.KeySize, p.Key)
 	if err != nil {
 		return nil, fmt.Errorf("keyslot %d: %w", p.Slot, err)
 	}
-	k.AF.Hash = p.Hash
 	if err := p.prove(h, k); err != nil {
 		return nil, err
 	}
@@ -33,13 +30,6 @@ func (p *plan) format(ctx context.Context, m Medium, v *Volume, passphrase []byt
 		return e, p.put1(e, k)
 	}
 	return e, e.putSlot(k, 0)
-}
-
-func (p *plan) kdfHash() string {
-	if p.Key.KDF.Hash == "" && (p.Version == 1 || p.Key.KDF.Type == "pbkdf2") {
-		return p.Hash
-	}
-	return p.Key.KDF.Hash
 }
 
 // prove makes the header that format ends with, for the rules of what is read to

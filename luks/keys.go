@@ -98,13 +98,12 @@ func (e *Editor) newSlot(ctx context.Context, id, n int, o KeyOptions) (*Keyslot
 		if o.KDF.Hash != "" && o.KDF.Hash != h.luks1.hash {
 			return nil, fmt.Errorf("kdf hash %q: that of this header is %s for all keyslots", o.KDF.Hash, h.luks1.hash)
 		}
-		o.KDF.Hash = h.luks1.hash
 	}
-	if o.KDF.Type == "pbkdf2" && o.KDF.Hash == "" {
-		o.KDF.Hash = h.hash()
-	}
-	k := &Keyslot{ID: id, Type: "luks2", KeySize: n, Priority: 1, Area: Area{Type: "raw"}, AF: AF{stripes, h.hash()}}
 	var err error
+	if o.KDF, err = o.KDF.complete(h.Version, h.hash()); err != nil {
+		return nil, err
+	}
+	k := &Keyslot{ID: id, Type: "luks2", KeySize: n, Priority: 1, Area: Area{Type: "raw"}, AF: AF{stripes, o.KDF.Hash}}
 	k.Area.Encryption, k.Area.KeySize, err = h.areaCipher(n, o)
 	if err != nil {
 		return nil, err
@@ -113,7 +112,7 @@ func (e *Editor) newSlot(ctx context.Context, id, n int, o KeyOptions) (*Keyslot
 		return nil, err
 	}
 	// The room is known to be there before time is spent.
-	k.KDF, err = newKDF(ctx, o.KDF, h.Version, k.Area.KeySize)
+	k.KDF, err = newKDF(ctx, o.KDF, k.Area.KeySize)
 	return k, err
 }
 

@@ -149,11 +149,12 @@ func (e *Editor) change(ctx context.Context, v *Volume, before, k *Keyslot, pass
 // keyslot opens with no passphrase.
 func (e *Editor) changeInPlace(ctx context.Context, v *Volume, before Keyslot, passphrase []byte, o KeyOptions) error {
 	k := before
-	if o.KDF.Hash == "" && (e.h.Version == 1 || o.KDF.Type == "pbkdf2") {
-		o.KDF.Hash = e.h.hash()
+	kdf, err := o.KDF.complete(e.h.Version, e.h.hash())
+	if err == nil {
+		k.AF.Hash = kdf.Hash
+		k.KDF, err = newKDF(ctx, kdf, k.Area.KeySize)
 	}
-	var err error
-	if k.KDF, err = newKDF(ctx, o.KDF, e.h.Version, k.Area.KeySize); err != nil {
+	if err != nil {
 		return fmt.Errorf("luks: keyslot %d: %w", v.Slot, err)
 	}
 	if err := k.write(ctx, e.m, v.Key.Bytes(), passphrase); err != nil {
