@@ -112,11 +112,10 @@ func (d *whirlpool) block() {
 // product brings into t what substitution, shift of the columns and the matrix make
 // of x.
 func (d *whirlpool) product(x *[8]uint64) {
+	t, rol := &whirlpoolTable, bits.RotateLeft64
 	for i := range d.t {
-		var sum uint64
-		for column := range 8 {
-			sum ^= bits.RotateLeft64(whirlpoolTable[byte(x[(i-column)&7]>>(56-8*column))], -8*column)
-		}
-		d.t[i] = sum
+		d.t[i] = t[x[i]>>56] ^ rol(t[byte(x[(i+7)&7]>>48)], -8) ^ rol(t[byte(x[(i+6)&7]>>40)], -16) ^
+			rol(t[byte(x[(i+5)&7]>>32)], -24) ^ rol(t[byte(x[(i+4)&7]>>24)], -32) ^ rol(t[byte(x[(i+3)&7]>>16)], -40) ^
+			rol(t[byte(x[(i+2)&7]>>8)], -48) ^ rol(t[byte(x[(i+1)&7])], -56)
 	}
 }
