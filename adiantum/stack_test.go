@@ -55,6 +55,11 @@ func TestStackHoldsNoStreamAfterBytes(t *testing.T) {
 	}
 	defer b.Wipe()
 	secrets, buf := [][]byte{key[:16], key[16:]}, make([]byte, len(plain))
+	k := &b.c.keys.t
+	first := k.valueOf(len(plain)-blockLen, [4]uint64{7})
+	for _, w := range []uint64{k.r[0], k.r[1], b.c.keys.m[0], b.c.keys.m[1], first.w0, first.w1} {
+		secrets = append(secrets, binary.NativeEndian.AppendUint64(nil, w))
+	}
 	b.Encrypt(buf, plain, [4]uint64{7})
 	for at := 0; at+2*blockLen <= len(plain); at += blockLen {
 		s := make([]byte, blockLen)
