@@ -4,7 +4,6 @@
 package hkdf
 
 import (
-	"bytes"
 	"fmt"
 	"sync"
 
@@ -49,14 +48,13 @@ func Extract(in []byte) (*Key, error) {
 	}
 	b := mem.Bytes()
 	k := &Key{work: work, mem: mem, inner: b[:n], outer: b[n:][:n], last: b[2*n:][:hashSize], pad: b[2*n+hashSize:]}
-	fresh := bytes.Clone(work.State())
 	digest.Do(func() {
-		k.setKey(fresh)
+		k.setKey()
 		k.begin()
 		work.Write(in)
 		k.end()
 		copy(k.pad, k.last)
-		k.setKey(fresh)
+		k.setKey()
 		k.forget()
 	})
 	return k, nil
@@ -117,9 +115,8 @@ func SHA512(sum *[hashSize]byte, in []byte) error {
 }
 
 // setKey prepares for HMAC (RFC 2104) with the key in pad, which has zeroes up to
-// its end, and clears it. fresh is the hash's first state: Reset would leave bytes of
-// the last input in it.
-func (k *Key) setKey(fresh []byte) {
+// its end, and clears it.
+func (k *Key) setKey() {
 	for _, s := range []struct {
 		state []byte
 		pad   byte
@@ -127,7 +124,7 @@ func (k *Key) setKey(fresh []byte) {
 		for i := range k.pad {
 			k.pad[i] ^= s.pad
 		}
-		copy(k.work.State(), fresh)
+		k.work.Reset()
 		k.work.Write(k.pad)
 		copy(s.state, k.work.State())
 	}
