@@ -51,7 +51,7 @@ type dir struct {
 
 func (i *Inode) entries(visit func(Entry) bool) error {
 	if i.Type() != Directory {
-		return fmt.Errorf("is a %v", i.Type())
+		return fmt.Errorf("a %v has no names: %w", i.Type(), ErrUnsupported)
 	}
 	f := i.fs
 	d := dir{Inode: i, visit: visit, hash: f.hashVersion}
