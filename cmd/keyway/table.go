@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ func (c *cli) withTable(ctx context.Context, device, file string, use func(text 
 	if err != nil {
 		return err
 	}
-	defer secret.Wipe(raw)
+	defer raw.wipe()
 	client := c.client()
 	var added []string
 	undo := func() {
@@ -37,7 +38,11 @@ func (c *cli) withTable(ctx context.Context, device, file string, use func(text 
 			client.EvictKey(context.WithoutCancel(ctx), name, control.EvictKey{Force: true})
 		}
 	}
-	text, err := dm.TakeKeys(raw, func(typ, cipher string, digits []byte) (dm.KeyRef, error) {
+	text, err := dm.TakeKeys(raw.text, func(typ, cipher string, digits []byte) (dm.KeyRef, error) {
+		if raw.locked == nil {
+			return dm.KeyRef{}, fmt.Errorf("there is not enough key memory for a table of %d bytes with a key in it: "+
+				"name a key of the key store (keyway key add), or raise RLIMIT_MEMLOCK", len(raw.text))
+		}
 		name, size, err := c.addTableKey(ctx, client, device, typ, cipher, digits)
 		if err != nil {
 			return dm.KeyRef{}, err
@@ -69,29 +74,67 @@ func (c *cli) withTable(ctx context.Context, device, file string, use func(text 
 	return changed(ch, nil)
 }
 
-// readTable reads the file into memory that the caller wipes. Nothing grows,
-// so that no copy stays behind.
-func readTable(file string) ([]byte, error) {
+// A tableText may have keys in it, and is in key memory unless there is too little.
+type tableText struct {
+	text   []byte
+	locked *secret.Buffer // nil: in memory that may be swapped, where no key belongs
+}
+
+func (t tableText) wipe() {
+	secret.Wipe(t.text)
+	t.locked.Wipe()
+}
+
+// room returns n bytes: a long table without keys may be more than may be locked.
+func room(n int) (t tableText, err error) {
+	t.locked, err = secret.New(n)
+	switch {
+	case err == nil:
+		t.text = t.locked.Bytes()
+	case errors.Is(err, secret.ErrLimit):
+		t.text = make([]byte, n)
+	default:
+		return t, err
+	}
+	return t, nil
+}
+
+// readTable reads the file; the caller wipes the text.
+func readTable(file string) (tableText, error) {
 	in := os.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, fmt.Errorf("table: %w", err)
+			return tableText{}, fmt.Errorf("table: %w", err)
 		}
 		defer f.Close()
 		in = f
 	}
-	buf := make([]byte, maxTable+1)
-	n, err := io.ReadFull(in, buf)
-	switch err {
-	case nil:
-		secret.Wipe(buf)
-		return nil, fmt.Errorf("table %s has more than %d bytes", file, maxTable)
-	case io.EOF, io.ErrUnexpectedEOF:
-		return buf[:n], nil
+	const first = 32 << 10 // bytes; longer ones move to twice the room
+	for n, have := first, (tableText{}); ; n *= 2 {
+		t, err := room(min(n, maxTable+1))
+		if err != nil {
+			have.wipe()
+			return tableText{}, err
+		}
+		at := copy(t.text, have.text)
+		have.wipe()
+		m, err := io.ReadFull(in, t.text[at:])
+		switch err {
+		case nil:
+			if n > maxTable {
+				t.wipe()
+				return tableText{}, fmt.Errorf("table %s has more than %d bytes", file, maxTable)
+			}
+			have = t
+		case io.EOF, io.ErrUnexpectedEOF:
+			t.text = t.text[:at+m]
+			return t, nil
+		default:
+			t.wipe()
+			return tableText{}, fmt.Errorf("table %s: %w", file, err)
+		}
 	}
-	secret.Wipe(buf[:n])
-	return nil, fmt.Errorf("table %s: %w", file, err)
 }
 
 // addTableKey gives the key store a key from hex digits, under a new name. typ

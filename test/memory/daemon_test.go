@@ -6,12 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"keyway/blkcrypto"
 	"keyway/control"
@@ -219,18 +216,6 @@ func (sc *scene) move() {
 // vectors are the volumes whose ciphers have keys in vector registers.
 func (sc *scene) vectors() []*volume { return sc.volumes[:4] }
 
-// interrupt sends each thread the signal with which Go preempts.
-func (sc *scene) interrupt() {
-	sc.t.Helper()
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", sc.Pid()))
-	sc.must(err)
-	for _, th := range threads {
-		tid, err := strconv.Atoi(th.Name())
-		sc.must(err)
-		_ = unix.Tgkill(sc.Pid(), tid, unix.SIGURG) // it may have ended
-	}
-}
-
 // signals interrupts the threads while they encrypt, until the registers of one are seen
 // in ordinary memory: the kernel writes them to its signal stack. It reports whether
 // they were.
@@ -259,7 +244,7 @@ func (sc *scene) signals() bool {
 	}
 	for range 25 {
 		for range 20 {
-			sc.interrupt()
+			interrupt(sc.t, sc.Pid())
 		}
 		if rep := sc.look(); len(rep.Outside()) > 0 {
 			sc.t.Logf("a signal has left registers:\n%s", Describe(rep.Outside()))
@@ -348,7 +333,7 @@ func TestDaemonKeepsKeysInKeyMemoryAndForgetsThem(t *testing.T) {
 	// A signal that came while a cipher had keys in registers has left them on the
 	// thread's signal stack. That is so as long as a key is in use (see signals), and
 	// not what is looked for here: one that comes now leaves nothing of them.
-	sc.interrupt()
+	interrupt(t, sc.Pid())
 	rep := sc.look()
 	for _, v := range sc.volumes {
 		for _, part := range v.parts {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -270,4 +271,21 @@ func gcore(t *testing.T, pid int, all bool, s *Set) *Report {
 		t.Fatal(err)
 	}
 	return rep
+}
+
+// interrupt sends each thread of a Go program the signal by which it preempts. What an
+// earlier one has left of registers on the signal stacks is overwritten.
+func interrupt(t *testing.T, pid int) {
+	t.Helper()
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, th := range threads {
+		tid, err := strconv.Atoi(th.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Tgkill(pid, tid, unix.SIGURG) // it may have ended
+	}
 }
