@@ -111,10 +111,6 @@ func TestClientsKeepKeysInKeyMemory(t *testing.T) {
 			if out := rep.Outside(); len(out) > 0 {
 				t.Errorf("keys are outside of key memory:\n%s", Describe(out))
 			}
-			core := gcore(t, cmd.Process.Pid, false, &s)
-			if len(core.Hits) > 0 {
-				t.Errorf("keys are in a core file:\n%s", Describe(core.Hits))
-			}
 			close(w.goOn)
 			if err := <-exited; err != nil {
 				t.Errorf("the command fails: %v\n%s", err, said.String())

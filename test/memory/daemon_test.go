@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"keyway/internal/cipher"
 	"keyway/internal/secret"
 	"keyway/test/harness"
+	"keyway/test/spawn"
 )
 
 // A volume is an encrypted device of the test daemon, with its key.
@@ -142,8 +144,8 @@ type scene struct {
 	*harness.Daemon
 	client  *control.Client
 	volumes []*volume
+	luks    []string // devices that were opened by a passphrase
 	set     Set
-	keys    []string // in the key store
 }
 
 // open starts a daemon with the volumes and serves them, by NBD, with I/O.
@@ -174,6 +176,17 @@ func open(t *testing.T, keyMemory string, volumes []*volume) *scene {
 		sc.export(v.name)
 	}
 	return sc
+}
+
+// openLUKS opens volumes by passphrase, of which the daemon gets the volume key.
+func (sc *scene) openLUKS(name string, im image) {
+	sc.t.Helper()
+	im.addTo(sc.t, &sc.set, name)
+	cmd := command(sc.t, sc.Daemon, "luks", "open", im.path, name)
+	cmd.Stdin = pipe(sc.t, append(bytes.Clone(im.passphrase), '\n'))
+	ok(sc.t, cmd)
+	sc.export(name)
+	sc.luks = append(sc.luks, name)
 }
 
 // export serves a device, and uses it through a connection that stays.
@@ -242,7 +255,7 @@ func (sc *scene) signals() bool {
 			}
 		})
 	}
-	for range 25 {
+	for range 8 {
 		for range 20 {
 			interrupt(sc.t, sc.Pid())
 		}
@@ -259,8 +272,8 @@ func (sc *scene) evict() {
 	sc.t.Helper()
 	keys, err := sc.client.Keys(context.Background())
 	sc.must(err)
-	if len(keys) < len(sc.volumes) {
-		sc.t.Errorf("%d keys of %d volumes", len(keys), len(sc.volumes))
+	if n := len(sc.volumes) + len(sc.luks); len(keys) != n {
+		sc.t.Errorf("%d keys of %d volumes", len(keys), n)
 	}
 	for _, k := range keys {
 		e, err := sc.client.EvictKey(context.Background(), k.Name, control.EvictKey{})
@@ -281,8 +294,12 @@ func (sc *scene) close() {
 		_, err := sc.client.RemoveExport(ctx, control.RemoveExport{NBD: e.NBD, Name: e.Name})
 		sc.must(err)
 	}
+	devices := sc.luks
 	for _, v := range sc.volumes {
-		_, err := sc.client.Remove(ctx, v.name, control.Remove{})
+		devices = append(devices, v.name)
+	}
+	for _, d := range devices {
+		_, err := sc.client.Remove(ctx, d, control.Remove{})
 		sc.must(err)
 	}
 }
@@ -328,6 +345,8 @@ func TestDaemonKeepsKeysInKeyMemoryAndForgetsThem(t *testing.T) {
 	harness.Need(t, "gcore")
 	public := spares(t)
 	sc := open(t, "locked", volumes())
+	sc.openLUKS("luks1", format(t, "luks1", small("pbkdf2")...))
+	sc.openLUKS("luks2", format(t, "luks2", small("argon2id")...))
 	sc.move()
 
 	// A signal that came while a cipher had keys in registers has left them on the
@@ -340,6 +359,14 @@ func TestDaemonKeepsKeysInKeyMemoryAndForgetsThem(t *testing.T) {
 			if rep.exactly(v.name+part) == 0 {
 				t.Errorf("%s%s: is not found while it is in use: the test is blind", v.name, part)
 			}
+		}
+	}
+	for _, name := range []string{"luks1", "luks2"} {
+		if rep.exactly(name+" volume key") == 0 {
+			t.Errorf("%s: the volume key is not found while it is in use: the test is blind", name)
+		}
+		if n := rep.Of(name + " passphrase"); n > 0 {
+			t.Errorf("%s: the daemon has the passphrase %d times", name, n)
 		}
 	}
 	sc.must(Stopped(sc.Pid(), func() { sc.must(sc.set.AddKept(sc.Pid(), contents, public)) }))
@@ -355,6 +382,65 @@ func TestDaemonKeepsKeysInKeyMemoryAndForgetsThem(t *testing.T) {
 	sc.close()
 	sc.nothing("by /proc, closed", sc.look())
 	sc.nothing("by gcore -a, closed", gcore(t, sc.Pid(), true, &sc.set))
+}
+
+// In memory that is hidden nobody sees keys in use, root included: not by the means of
+// this scanner.
+func TestDaemonHidesKeysInUse(t *testing.T) {
+	if !secret.HasHidden() {
+		t.Skip("the kernel has no memfd_secret")
+	}
+	sc := open(t, "best", volumes()[:4])
+	sc.openLUKS("luks2", format(t, "luks2", small("argon2id")...))
+	sc.move()
+	interrupt(t, sc.Pid())
+	rep := sc.look()
+	sc.nothing("by /proc, in use", rep)
+	if len(rep.Unreadable) == 0 {
+		t.Error("no memory is hidden")
+	}
+	for _, r := range rep.Unreadable {
+		if !strings.Contains(r.Name, "secretmem") && r.Name != "[vvar]" {
+			t.Errorf("%v cannot be read, and is no hidden memory", r)
+		}
+	}
+}
+
+// serve IMAGE asks for the passphrase itself. It has no use for it behind the volume
+// key.
+func TestServedImageKeepsNoPassphrase(t *testing.T) {
+	needRoot(t)
+	for _, kdf := range []string{"argon2id", "pbkdf2"} {
+		im := format(t, "luks2", small(kdf)...)
+		sc := &scene{t: t}
+		im.addTo(t, &sc.set, "image")
+		dir := harness.Dir(t)
+		notify, err := spawn.NewNotify(filepath.Join(dir, "notify"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(harness.Binary(t), "serve", im.path, "--key-memory", "locked", "--nbd", "unix:"+filepath.Join(dir, "nbd"), "--socket", filepath.Join(dir, "s"))
+		cmd.Env = append(os.Environ(), notify.Env(), "XDG_RUNTIME_DIR="+dir)
+		cmd.Stdin = pipe(t, append(bytes.Clone(im.passphrase), '\n'))
+		harness.Spawn(t, cmd)
+		if err := notify.Ready(nil, harness.StartTimeout); err != nil {
+			t.Fatal(err)
+		}
+		use(t, nbd(t, filepath.Join(dir, "nbd"), ""))
+		interrupt(t, cmd.Process.Pid)
+		var rep *Report
+		sc.must(Stopped(cmd.Process.Pid, func() { rep, err = Process(cmd.Process.Pid, &sc.set) }))
+		sc.must(err)
+		sc.nothingOutside(kdf+", in use", rep)
+		if rep.exactly("image volume key") == 0 {
+			t.Error("the volume key is not found while it is in use: the test is blind")
+		}
+		for _, h := range rep.Hits {
+			if !strings.HasPrefix(h.Secret, "image volume key") || strings.Contains(h.Secret, "PBKDF2") {
+				t.Errorf("%s: what opened the volume is still there:\n%s", kdf, Describe([]Hit{h}))
+			}
+		}
+	}
 }
 
 // exactly counts the hits of one part of a secret.
