@@ -20,15 +20,18 @@ type image struct {
 	path       string
 	passphrase []byte
 	key        []byte // of the volume
+	number     int    // of the keyslot
 }
 
-// format makes a volume of AES-256-XTS with cheap key derivation. The passphrase is
-// text, but no text that is anywhere else.
+// passphrase is text, but no text that is anywhere else.
+func passphrase() []byte { return []byte(base64.RawStdEncoding.EncodeToString(random(30))) }
+
+// format makes a volume of AES-256-XTS with cheap key derivation.
 func format(t *testing.T, kind string, args ...string) image {
 	t.Helper()
 	harness.Need(t, "cryptsetup")
 	dir := harness.Dir(t)
-	im := image{filepath.Join(dir, "image"), []byte(base64.RawStdEncoding.EncodeToString(random(30))), random(64)}
+	im := image{filepath.Join(dir, "image"), passphrase(), random(64), 0}
 	keyFile := filepath.Join(dir, "volume.key")
 	if err := os.WriteFile(keyFile, im.key, 0o600); err != nil {
 		t.Fatal(err)
@@ -77,14 +80,14 @@ func (im image) addTo(t *testing.T, s *Set, name string) {
 	}
 }
 
-// slot reads what the first keyslot says, from LUKS1 (on-disk format 1.2.3, figure 3)
+// slot reads what the keyslot says, from LUKS1 (on-disk format 1.2.3, figure 3)
 // or the JSON of LUKS2.
 func (im image) slot(t *testing.T, head []byte) (kdf KDF, digest string, area int64, afHash string) {
 	t.Helper()
 	if head[7] == 1 {
 		be := binary.BigEndian
 		hash := string(bytes.TrimRight(head[72:104], "\x00"))
-		slot := head[208:]
+		slot := head[208+48*im.number:]
 		return KDF{Type: "pbkdf2", Hash: hash, Salt: slot[8:40], Iterations: int(be.Uint32(slot[4:]))},
 			hash, int64(be.Uint32(slot[40:])) * 512, hash
 	}
@@ -100,7 +103,7 @@ func (im image) slot(t *testing.T, head []byte) (kdf KDF, digest string, area in
 	if err := json.Unmarshal(text, &meta); err != nil {
 		t.Fatal(err)
 	}
-	s := meta.Keyslots["0"]
+	s := meta.Keyslots[strconv.Itoa(im.number)]
 	area, err := strconv.ParseInt(s.Area.Offset, 10, 64)
 	if err != nil {
 		t.Fatal(err)
