@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -253,4 +257,82 @@ func TestServeImageRefuses(t *testing.T) {
 			t.Errorf("%q left behind %q", c.args, left)
 		}
 	}
+}
+
+// inTwo makes two crypt segments of the only one of a LUKS2 image, cut after n bytes:
+// the second goes on counting sectors where the first ends, so the data stay the same.
+func inTwo(t *testing.T, image []byte, n int64) {
+	t.Helper()
+	size := binary.BigEndian.Uint64(image[8:])
+	for _, at := range []uint64{0, size} {
+		head := image[at : at+size]
+		text, _, _ := bytes.Cut(head[4096:], []byte{0})
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		var meta map[string]any
+		if err := dec.Decode(&meta); err != nil {
+			t.Fatal(err)
+		}
+		segments := meta["segments"].(map[string]any)
+		first := segments["0"].(map[string]any)
+		second := maps.Clone(first)
+		offset, err := strconv.ParseInt(first["offset"].(string), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first["size"] = strconv.FormatInt(n, 10)
+		second["offset"], second["iv_tweak"] = strconv.FormatInt(offset+n, 10), strconv.FormatInt(n/512, 10)
+		segments["1"] = second
+		meta["digests"].(map[string]any)["0"].(map[string]any)["segments"] = []string{"0", "1"}
+		text, err = json.Marshal(meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(head[4096:])
+		copy(head[4096:], text)
+		clear(head[448:512])
+		sum := sha256.Sum256(head)
+		copy(head[448:], sum[:])
+	}
+}
+
+// A volume of several segments is one device, in one piece.
+func TestServeImageOfTwoSegments(t *testing.T) {
+	dir := shortDir(t)
+	d := luksDisk(t, "luks2-argon2id")
+	image := bytes.Clone(d.Image.Bytes(t))
+	inTwo(t, image, 256<<10)
+	if err := os.WriteFile(filepath.Join(dir, "vault.img"), image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := serveImage(t, dir, append(bytes.Clone(d.Key(0)), '\n'), "vault.img", "--header-policy", "strict")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s.errs.String())
+	}
+	c := s.dial(t, "vault")
+	if c.Size != d.PayloadSize {
+		t.Errorf("size %d, want %d", c.Size, d.PayloadSize)
+	}
+	crossed := false
+	for _, r := range d.Regions {
+		b := make([]byte, r.Length)
+		if e, err := c.Do(harness.NBDRead, 0, r.Offset, 0, b); e != 0 || err != nil || fixtures.SumHex(b) != r.PlainSHA256 {
+			t.Errorf("region at %d: NBD error %d, %v, sha256 %s, want %s", r.Offset, e, err, fixtures.SumHex(b), r.PlainSHA256)
+		}
+		crossed = crossed || r.Offset+int64(r.Length) > 256<<10
+	}
+	if !crossed {
+		t.Error("no region lies in the second segment")
+	}
+	// Over the border, and back.
+	plain := fixtures.Pattern("mix", 9, 8192)
+	got := make([]byte, len(plain))
+	if e, err := c.Do(harness.NBDWrite, 0, 256<<10-4096, 0, plain); e != 0 || err != nil {
+		t.Errorf("write: NBD error %d, %v", e, err)
+	}
+	if e, err := c.Do(harness.NBDRead, 0, 256<<10-4096, 0, got); e != 0 || err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("what was written over the border reads back otherwise: NBD error %d, %v", e, err)
+	}
+	c.Close()
+	s.end(t)
 }

@@ -314,3 +314,26 @@ func TestLUKSTwoWriters(t *testing.T) {
 		t.Errorf("keyslots are left that nobody added: %s", r.Stderr)
 	}
 }
+
+// An image that QEMU has open is not changed: it takes no lock that flock would meet.
+func TestLUKSImageInQEMUIsLeftAlone(t *testing.T) {
+	harness.Need(t, "qemu-nbd")
+	b := newLUKSBench(t)
+	image := filepath.Join(b.Dir, "v.img")
+	b.OK("luks", "format", image, "--size", "3M", "--offset", "6080", "--key-file", b.pass, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+	before := fileSum(t, image)
+	sock := filepath.Join(b.Dir, "qemu")
+	harness.Spawn(t, exec.Command("qemu-nbd", "-f", "raw", "-k", sock, "-t", image))
+	harness.WaitSocket(t, sock)
+	for _, args := range [][]string{
+		{"format", image, "--offset", "6080", "--yes", "--key-file", b.pass}, {"add-key", image, "--key-file", b.pass, "--new-key-file", b.pass},
+		{"kill-slot", image, "0", "--last", "--yes"}, {"label", image, "--label", "x"}, {"repair", image, "--yes"},
+	} {
+		if r := b.Run(append([]string{"luks"}, args...)...); r.Code != 1 || !strings.Contains(r.Stderr, "another program is using it, such as QEMU") {
+			t.Errorf("luks %s: status %d, %s", args[0], r.Code, r.Stderr)
+		}
+	}
+	if after := fileSum(t, image); after != before {
+		t.Error("the image changed")
+	}
+}
