@@ -28,7 +28,7 @@ var floors = map[string]int{
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4, "fscrypt": 4, "internal/ext4": 4, "internal/f2fs": 4,
 	"dm": 5, "backend": 5,
-	"export": 6, "keystore": 6, "control": 6,
+	"export": 6, "keystore": 6, "control": 6, "internal/keysource": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,
 }
