@@ -267,6 +267,12 @@ func (c *Client) Crypto(ctx context.Context, name string) (r Crypto, err error) 
 	return r, c.get(ctx, device(name, "/crypto"), nil, &r)
 }
 
+// ReadKey makes the daemon read a key that is missing from its own source, which the
+// configuration or an earlier AddKey named, again.
+func (c *Client) ReadKey(ctx context.Context, name string) (ch Changed, err error) {
+	return ch, c.post(ctx, "keys", AddKey{Name: name, Again: true}, &ch)
+}
+
 // AddKey adds a key whose bytes the daemon reads from f: a file, or a pipe
 // whose writers are gone. f stays the caller's.
 func (c *Client) AddKey(ctx context.Context, r AddKey, f *os.File) (ch Changed, err error) {

@@ -194,7 +194,8 @@ type Slot struct {
 	Quarantined string `json:"quarantined,omitempty"`
 }
 
-// AddKey describes the key of POST /v1/keys; its bytes come by descriptor.
+// AddKey describes the key of POST /v1/keys; its bytes come by descriptor, but with
+// Again.
 type AddKey struct {
 	Name     string `json:"name"`
 	Mode     string `json:"mode"`
@@ -203,6 +204,8 @@ type AddKey struct {
 	DUNBytes int    `json:"dun_bytes,omitempty"` // 0: as many as the mode has, at most 8
 	Source   string `json:"source"`              // for people
 	File     string `json:"file,omitempty"`      // absolute path to read the key from after a restart
+	From     string `json:"from,omitempty"`      // another source to read it from then, as "keyway key add --from" takes it, with absolute paths
+	Again    bool   `json:"again,omitempty"`     // read a missing key from its own source now; all else but the name is empty
 	Auto     bool   `json:"auto,omitempty"`      // forget it when the last table gives it back
 	Weak     bool   `json:"weak,omitempty"`      // take an XTS key with equal halves
 }

@@ -36,6 +36,7 @@ type Desc struct {
 	Config blkcrypto.Config // under which requests that name only the key use it
 	Source string           // where the bytes come from, for people: a path, "stdin"
 	File   string           // absolute path to read the bytes from again; "" if there is none
+	From   string           // another source to read them from again, as the command line writes it
 	Auto   bool             // made from table text: forgotten when its last user gives it back
 	Weak   bool             // an XTS key with equal halves is taken, for tables of dm-crypt
 }

@@ -64,7 +64,8 @@ func TestKeysAreNowhere(t *testing.T) {
 		}
 		return p
 	}
-	keyFile, config := write("k.key", file.raw), write("c.toml", nil)
+	sources := newSourceCanaries(t, dir, write)
+	keyFile, config := write("k.key", file.raw), write("c.toml", []byte(sources.config))
 	state := filepath.Join(dir, "st")
 
 	bin, err := exec.LookPath("keyway")
@@ -79,6 +80,7 @@ func TestKeysAreNowhere(t *testing.T) {
 	var out syncedBuffer
 	// Locked, not hidden: so that the whole memory can be looked at.
 	server := exec.Command(bin, "serve", "--config", config, "--state", state, "--log-level", "debug", "--key-memory", "locked")
+	env = append(env, "CREDENTIALS_DIRECTORY="+dir, "PATH="+os.Getenv("PATH"))
 	server.Env = append(env, notify.Env())
 	server.Stdout, server.Stderr = &out, &out
 	if err := spawn.Start(server); err != nil {
@@ -117,6 +119,15 @@ func TestKeysAreNowhere(t *testing.T) {
 	// A key in the wrong place would be repeated as any wrong word.
 	run(false, []byte("0 2048 "+hex.EncodeToString(inHex.raw[:32])+"\n"), "create", "nowhere", "--table", "-")
 	run(false, []byte("0 2048 linear "+hex.EncodeToString(inHex.raw)+" 0\n"), "create", "nowhere", "--table", "-")
+	for _, name := range sources.names {
+		run(true, nil, "key", "show", name, "--json")
+		run(true, nil, "create", "on-"+name, "--backend", "mem:2M")
+		run(true, fmt.Appendf(nil, "0 2048 crypt aes-xts-plain64 :64:logon:%s 0 on-%s 0\n", name, name), "create", "of-"+name, "--table", "-")
+		run(true, nil, "export", "add", "of-"+name, "--nbd", "unix:"+name+".sock")
+	}
+	for i, c := range sources.add {
+		run(c.ok, c.stdin, append([]string{"key", "add", fmt.Sprintf("add%d", i), "--mode", "AES-256-XTS", "--from"}, c.args...)...)
+	}
 	for name, key := range map[string]string{"v": "k", "w": "p"} {
 		run(true, fmt.Appendf(nil, "0 2048 default-key aes-xts-plain64 :64:logon:%s 0 disk 0 2 sector_size:4096 iv_large_sectors\n", key),
 			"create", name, "--table", "-")
@@ -131,7 +142,7 @@ func TestKeysAreNowhere(t *testing.T) {
 
 	look := func(what string, b []byte) {
 		t.Helper()
-		for _, c := range []canary{file, piped, inHex} {
+		for _, c := range append([]canary{file, piped, inHex}, sources.all...) {
 			if found := c.find(b); found != "" {
 				t.Errorf("%s: %s", what, found)
 			}
@@ -163,6 +174,14 @@ func TestKeysAreNowhere(t *testing.T) {
 
 	run(true, nil, "key", "evict", "k")
 	run(true, nil, "key", "evict", "p", "--json")
+	for _, name := range sources.names {
+		run(true, nil, "key", "evict", name)
+	}
+	for i, c := range sources.add {
+		if c.ok {
+			run(true, nil, "key", "evict", fmt.Sprintf("add%d", i))
+		}
+	}
 	run(true, nil, "export", "remove", "hexed")
 	run(true, nil, "remove", "hexed")
 	lookState()

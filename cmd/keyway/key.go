@@ -3,16 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"keyway/control"
-	"keyway/internal/size"
-	"keyway/keystore"
 )
 
 func (c *cli) key() *cobra.Command {
@@ -24,87 +20,6 @@ func (c *cli) key() *cobra.Command {
 	}
 	cmd.AddCommand(c.keyAdd(), c.keyList(), c.keyShow(), c.keyEvict(), c.keyGenerate(), c.keyImport(), c.keyPrepare())
 	return cmd
-}
-
-func (c *cli) keyAdd() *cobra.Command {
-	var r control.AddKey
-	var file, dataUnit string
-	var fd int
-	cmd := &cobra.Command{
-		Use:   "add NAME --mode M (--file F | --fd N | -)",
-		Short: "Add a key: its bytes, exactly as long as the mode takes, from a file, a descriptor or standard input",
-		Long: `Add a key: its bytes, exactly as long as the mode takes, from a file, a descriptor
-or standard input. A key from a file is read from there again when the daemon
-starts; any other has to be added again then, under the same name, and the
-devices that need it come to life at that moment.`,
-		Example: `  keyway key add disk0 --mode AES-256-XTS --file disk0.key
-  head -c 64 /dev/urandom | keyway key add scratch --mode AES-256-XTS -`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 2 && args[1] == "-" {
-				return nil
-			}
-			return exactly("NAME")(cmd, args)
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r.Name = args[0]
-			given := cmd.Flags().Changed
-			sources := 0
-			for _, b := range []bool{given("file"), given("fd"), len(args) == 2} {
-				if b {
-					sources++
-				}
-			}
-			switch {
-			case sources != 1:
-				return misusef("key add: one of --file, --fd and - says where the key comes from")
-			case r.Mode == "":
-				return misusef("key add: --mode is missing, such as AES-256-XTS")
-			}
-			if dataUnit != "" {
-				n, err := size.Parse(dataUnit)
-				if err != nil || n == 0 || n > 1<<20 {
-					return misusef("key add: --data-unit %q is not a number of bytes such as 4096", dataUnit)
-				}
-				r.DataUnit = int(n)
-			}
-			if given("dun-bytes") && r.DUNBytes < 1 {
-				return misusef("key add: --dun-bytes %d is not positive", r.DUNBytes)
-			}
-			in := os.Stdin
-			switch r.Source = "standard input"; {
-			case given("fd"):
-				if in = os.NewFile(uintptr(fd), "fd"); fd < 0 || in == nil {
-					return misusef("key add: --fd %d is no descriptor", fd)
-				}
-				r.Source = "descriptor " + strconv.Itoa(fd)
-			case given("file"):
-				path, err := filepath.Abs(file)
-				if err != nil {
-					return err
-				}
-				if in, err = os.Open(path); err != nil {
-					return fmt.Errorf("key file: %w", err)
-				}
-				defer in.Close()
-				r.Source, r.File = path, path
-			}
-			b, err := keystore.Read(in, r.Source)
-			if err != nil {
-				return err
-			}
-			defer b.Wipe()
-			return changed(addKey(cmd.Context(), c.client(), r, b))
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&r.Mode, "mode", "", "encryption `mode`, as the kernel names it: AES-256-XTS, ...")
-	f.StringVar(&r.Type, "type", "raw", "raw, or wrapped by the hardware of the emulated engines")
-	f.StringVar(&dataUnit, "data-unit", "", "data unit size in `bytes` (default 4096)")
-	f.IntVar(&r.DUNBytes, "dun-bytes", 0, "`bytes` of data unit numbers that are not zero (default 8)")
-	f.StringVar(&file, "file", "", "`file` with the key")
-	f.BoolVar(&r.Weak, "allow-weak", false, "take an XTS key with equal halves, for a dm-crypt disk that was written with one")
-	f.IntVar(&fd, "fd", -1, "`descriptor` to read the key from")
-	return c.withTimeout(cmd, giveUp)
 }
 
 func (c *cli) keyList() *cobra.Command {

@@ -17,6 +17,7 @@ import (
 
 	"keyway/control"
 	"keyway/internal/daemon"
+	"keyway/internal/keysource"
 	"keyway/internal/nearest"
 	"keyway/internal/secret"
 )
@@ -38,6 +39,9 @@ func run(args []string) int {
 	if err := secret.Seclude(); err != nil {
 		fmt.Fprintf(os.Stderr, "keyway: error: %v\n", err)
 		return exitFailed
+	}
+	if len(args) > 0 && args[0] == keysource.HelperCommand {
+		return keysource.HelperMain(args[1:])
 	}
 	root := newRoot()
 	root.SetArgs(args)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"keyway/internal/keysource"
 	"keyway/internal/secret"
 )
 
@@ -16,7 +17,6 @@ import (
 const (
 	maxLine    = 512
 	maxKeyFile = 8 << 20
-	maxKeyPipe = 64 << 10 // where the size does not show beforehand
 )
 
 // readPassphrase reads from a key file, "-" being standard input to its end, or if
@@ -26,29 +26,23 @@ func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, e
 	if file == "" {
 		return readLine(ctx, os.Stdin, prompt)
 	}
-	in := os.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, fmt.Errorf("key file: %w", err)
-		}
-		defer f.Close()
-		in = f
+	var b *secret.Buffer
+	var err error
+	if file == "-" {
+		b, err = keysource.ReadStdin(ctx, os.Stdin, maxKeyFile)
+	} else {
+		b, err = keysource.ReadFile(ctx, &keysource.Env{}, file, maxKeyFile)
 	}
-	return readSecret(in, "key file "+file)
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", file, err)
+	}
+	return b, nil
 }
 
 // readSecret reads what is open to its end; name says what it is. The caller wipes the
 // result.
 func readSecret(in *os.File, name string) (*secret.Buffer, error) {
-	most := maxKeyPipe
-	if st, err := in.Stat(); err != nil {
-		return nil, err
-	} else if st.Mode().IsRegular() {
-		// Locked memory is scarce: no more than it takes.
-		most = int(max(1, min(st.Size(), maxKeyFile)))
-	}
-	b, err := secret.ReadFrom(in, most)
+	b, err := keysource.ReadStdin(context.Background(), in, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -40,6 +40,7 @@ func (t tests) Run() int {
 //	term              ends it by SIGTERM and wants status 0
 //	log TEXT          wants that in its log
 //	key FILE N        writes a key of 64 bytes, different for each N
+//	age FILE OUT PASS encrypts FILE as age does, for a passphrase
 //	request DEVICE read|write SECTOR
 //	                  sends 4096 bytes to DEVICE, which is exported at $D/DEVICE.sock
 //	! request ...     wants an error of it
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "request": cmdRequest,
+			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "age": cmdAge, "request": cmdRequest,
 			"fixture": func(ts *testscript.TestScript, _ bool, args []string) { cmdFixture(t, ts, args[0]) },
 			"reads":   func(ts *testscript.TestScript, _ bool, args []string) { cmdReads(t, ts, args[0], args[1]) },
 		},
@@ -118,7 +119,7 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	args = append([]string{"serve", "--state", ts.MkAbs("st")}, args...)
 	cmd := exec.Command(path, args...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, k := range []string{"PATH", "HOME", "KEYWAY_SOCKET", "XDG_RUNTIME_DIR", "TMPDIR", "GOCOVERDIR"} {
+	for _, k := range []string{"PATH", "HOME", "KEYWAY_SOCKET", "XDG_RUNTIME_DIR", "TMPDIR", "GOCOVERDIR", "CREDENTIALS_DIRECTORY"} {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
 	}
 	cmd.Env = append(cmd.Env, notify.Env())

@@ -15,13 +15,11 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"keyway/backend"
-	"keyway/blkcrypto"
 	"keyway/control"
 	"keyway/dm"
 	"keyway/internal/nearest"
 	"keyway/internal/secret"
 	"keyway/internal/size"
-	"keyway/keystore"
 )
 
 // A Config declares what must exist. Relative paths in the file count from its
@@ -44,15 +42,6 @@ type Config struct {
 // A DeviceConfig declares a device.
 type DeviceConfig struct {
 	control.Create
-}
-
-// A KeyConfig declares a key.
-type KeyConfig struct {
-	Name     string
-	Config   blkcrypto.Config
-	File     string
-	Generate bool // make the file if it is absent
-	Weak     bool // take an XTS key with equal halves
 }
 
 // configFile is the file as written. The tags are the valid names.
@@ -83,16 +72,6 @@ type deviceTable struct {
 	ReadOnly  bool   `toml:"read-only"`
 	UUID      string `toml:"uuid"`
 	Immutable bool   `toml:"immutable"`
-}
-
-type keyTable struct {
-	Mode     string `toml:"mode"`
-	Type     string `toml:"type"`
-	DataUnit int    `toml:"data-unit"`
-	DUNBytes int    `toml:"dun-bytes"`
-	File     string `toml:"file"`
-	Generate bool   `toml:"generate"`
-	Weak     bool   `toml:"allow-weak"`
 }
 
 type exportTable struct {
@@ -317,59 +296,6 @@ func (b *builder) build(f *configFile) *Config {
 		b.export(c, name, f.Export[name])
 	}
 	return c
-}
-
-func (b *builder) key(c *Config, name string, k keyTable) {
-	at := func(key string) []string { return []string{"key", name, key} }
-	if err := keystore.CheckName(name); err != nil {
-		b.fail([]string{"key", name}, "%w", err)
-	}
-	if k.File == "" {
-		b.fail(at("file"), "is not set: a key of the configuration is in a file")
-	}
-	cfg, field, err := keyConfig(k.Mode, k.Type, k.DataUnit, k.DUNBytes)
-	if err != nil {
-		b.fail(at(field), "%w", err)
-	}
-	c.Keys = append(c.Keys, KeyConfig{Name: name, Config: cfg, File: b.path(k.File), Generate: k.Generate, Weak: k.Weak})
-}
-
-// keyConfig makes a config of what a user gave, with defaults for what is 0:
-// data units of 4096 bytes, which is a page, and the 8 DUN bytes that block
-// numbers have. After an error, field says which of them is wrong.
-func keyConfig(mode, typ string, dataUnit, dunBytes int) (c blkcrypto.Config, field string, err error) {
-	if mode == "" {
-		return c, "mode", fmt.Errorf("the mode is not set (known: %v)", blkcrypto.Modes())
-	}
-	m, err := blkcrypto.ParseMode(mode)
-	if err != nil {
-		var names []string
-		for _, m := range blkcrypto.Modes() {
-			names = append(names, m.String())
-		}
-		return c, "mode", fmt.Errorf("unknown encryption mode %q%s", mode, didYouMean(mode, names))
-	}
-	keyType := blkcrypto.Raw
-	if typ != "" {
-		if keyType, err = blkcrypto.ParseKeyType(typ); err != nil {
-			return c, "type", err
-		}
-	}
-	if keyType == blkcrypto.HWWrapped && m != blkcrypto.AES256XTS {
-		return c, "type", fmt.Errorf("wrapped keys are for %v, not for %v", blkcrypto.AES256XTS, m)
-	}
-	if dataUnit == 0 {
-		dataUnit = 4096
-	}
-	if dunBytes == 0 {
-		dunBytes = min(8, m.IVSize())
-	}
-	c = blkcrypto.Config{Mode: m, KeyType: keyType, DataUnitSize: dataUnit, DUNBytes: dunBytes}
-	field = "data-unit"
-	if dunBytes < 1 || dunBytes > m.IVSize() {
-		field = "dun-bytes"
-	}
-	return c, field, c.Check()
 }
 
 func (b *builder) device(c *Config, name string, v deviceTable) {

@@ -217,7 +217,7 @@ func (d *Daemon) save() error {
 	for _, k := range keys {
 		if !d.configKey[k.Name] && !k.Pending {
 			c := k.Config
-			s.Keys = append(s.Keys, keySpec{k.Name, c.Mode.String(), typeName(c.KeyType), c.DataUnitSize, c.DUNBytes, k.Source, k.File, k.Auto, k.Weak})
+			s.Keys = append(s.Keys, keySpec{k.Name, c.Mode.String(), typeName(c.KeyType), c.DataUnitSize, c.DUNBytes, k.Source, k.File, k.Auto, k.Weak, k.From})
 		}
 	}
 	for _, e := range d.exports {

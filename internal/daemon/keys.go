@@ -6,37 +6,57 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"keyway/blkcrypto"
 	"keyway/control"
+	"keyway/internal/keysource"
 	"keyway/internal/point"
 	"keyway/internal/secret"
 	"keyway/keystore"
 )
 
-// restoreKeys reads every key from its file. One of the state that cannot be
-// read is listed as missing; one of the configuration must be there.
-func (d *Daemon) restoreKeys(saved []keySpec) error {
-	var errs []error
-	for _, k := range d.cfg.Keys {
-		d.configKey[k.Name] = true
-		desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File, Weak: k.Weak}
-		b, err := d.readOrGenerate(k)
-		if err == nil {
-			b, err = d.prepared(k.Config, b)
-		}
-		if err == nil {
-			err = d.keys.Add(desc, b)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("configuration: key %q: %w", k.Name, err))
+// restoreKeys reads every key of the configuration and of the state from its source,
+// side by side. One that cannot be read is listed as missing, with the reason: the
+// devices that need it wait for it, and the others start.
+func (d *Daemon) restoreKeys(ctx context.Context, saved []keySpec) {
+	all := d.declaredKeys(saved)
+	var sources []*keysource.Source
+	var at []int
+	for i, k := range all {
+		if k.err == nil && !k.generate {
+			sources, at = append(sources, k.source), append(at, i)
 		}
 	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	keysource.ReadAll(ctx, d.sourceEnv(), sources, func(i int, b *secret.Buffer, err error) {
+		all[at[i]].bytes, all[at[i]].err = b, err
+	})
+	for _, k := range all {
+		if k.generate {
+			k.bytes, k.err = d.generate(ctx, k)
+		}
+		d.putKey(k)
+	}
+}
+
+// A declaredKey is a key that the configuration or the state names.
+type declaredKey struct {
+	desc     keystore.Desc
+	source   *keysource.Source
+	generate bool // make its file if it is absent
+
+	bytes *secret.Buffer
+	err   error // why there are none
+}
+
+func (d *Daemon) declaredKeys(saved []keySpec) (all []*declaredKey) {
+	for _, k := range d.cfg.Keys {
+		d.configKey[k.Name] = true
+		all = append(all, declared(k))
 	}
 	for _, k := range saved {
 		if d.configKey[k.Name] {
@@ -51,47 +71,101 @@ func (d *Daemon) restoreKeys(saved []keySpec) error {
 			d.log.Error("key of the state is malformed", "key", k.Name, "err", err)
 			continue
 		}
-		desc := keystore.Desc{Name: k.Name, Config: c, Source: k.Source, File: k.File, Auto: k.Auto, Weak: k.Weak}
-		if k.File == "" {
-			d.putKey(desc, nil, fmt.Errorf("it came from %s, which does not outlive the daemon", k.Source))
-			continue
-		}
-		b, err := keystore.ReadFile(k.File)
-		d.putKey(desc, b, err)
+		r := &declaredKey{desc: keystore.Desc{Name: k.Name, Config: c, Source: k.Source, File: k.File, From: k.From, Auto: k.Auto, Weak: k.Weak}}
+		r.source, r.err = sourceOf(r.desc)
+		all = append(all, r)
 	}
-	return nil
+	return all
 }
 
-func (d *Daemon) putKey(desc keystore.Desc, b *secret.Buffer, err error) {
-	if err == nil {
-		b, err = d.prepared(desc.Config, b)
+// declared is a key of the configuration.
+func declared(k KeyConfig) *declaredKey {
+	desc := keystore.Desc{Name: k.Name, Config: k.Config, Source: k.File, File: k.File, Weak: k.Weak}
+	r := &declaredKey{generate: k.Generate, source: k.Source}
+	if k.Source != nil {
+		desc.Source, desc.From = k.Source.Name(), k.Source.String()
+	} else {
+		r.source = keysource.File(k.File)
 	}
-	if err == nil {
-		err = d.keys.Add(desc, b)
-	}
-	if err != nil {
-		d.log.Error("key is missing", "key", desc.Name, "err", err)
-		d.keys.AddMissing(desc, err.Error())
-	}
+	r.desc = desc
+	return r
 }
 
-func (d *Daemon) readOrGenerate(k KeyConfig) (*secret.Buffer, error) {
-	if k.Generate && k.Config.KeyType == blkcrypto.HWWrapped {
-		b, err := d.generateWrapped(k.File)
-		if !errors.Is(err, fs.ErrExist) {
-			return b, err
-		}
-	} else if k.Generate {
-		b, err := keystore.Generate(k.File, k.Config.Mode.KeySize())
-		if !errors.Is(err, fs.ErrExist) {
-			return b, err
-		}
+// sourceOf returns where the bytes of a key that came by the control socket are read
+// again.
+func sourceOf(desc keystore.Desc) (*keysource.Source, error) {
+	switch {
+	case desc.File != "":
+		return keysource.File(desc.File), nil
+	case desc.From != "":
+		return keptSource(desc.From)
 	}
-	return keystore.ReadFile(k.File)
+	return nil, fmt.Errorf("it came from %s, which does not outlive the daemon", desc.Source)
+}
+
+// keptSource reads a source that came by the control socket. A program is none: who
+// may control the daemon cannot have it run what the configuration does not name.
+func keptSource(from string) (*keysource.Source, error) {
+	s, err := keysource.Parse(from)
+	if err == nil {
+		err = lasting(s)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case s.Runs():
+		return nil, hint(errors.New("the daemon runs programs of its configuration only"), "declare the key there, as [key.NAME] with source =")
+	case s.Abs("/").String() != s.Abs("/x").String():
+		return nil, errors.New("key source: a path is not absolute")
+	}
+	return s, nil
+}
+
+// sourceEnv is what the daemon reads sources with: nobody can be asked.
+func (d *Daemon) sourceEnv() *keysource.Env {
+	return keysource.Process(func(text string) { d.log.Warn("key source", "warning", text) })
+}
+
+// putKey gives the key store a key that has been read, or the reason why it has not.
+func (d *Daemon) putKey(k *declaredKey) {
+	if k.err == nil {
+		k.bytes, k.err = d.prepared(k.desc.Config, k.bytes)
+	}
+	if k.err == nil {
+		k.err = d.keys.Add(k.desc, k.bytes)
+	}
+	if k.err == nil {
+		return
+	}
+	d.log.Error("key is missing", "key", k.desc.Name, "err", k.err, "hint", Hint(k.err))
+	why := strings.TrimPrefix(k.err.Error(), fmt.Sprintf("key %q: ", k.desc.Name))
+	if way := Hint(k.err); way != "" {
+		why += "; " + way
+	}
+	if k.source != nil {
+		why += fmt.Sprintf("; \"keyway key add %s --again\" tries again", k.desc.Name)
+	}
+	d.keys.AddMissing(k.desc, why)
+}
+
+// generate makes the key of a file that is absent, or reads the file.
+func (d *Daemon) generate(ctx context.Context, k *declaredKey) (b *secret.Buffer, err error) {
+	if k.desc.Config.KeyType == blkcrypto.HWWrapped {
+		b, err = d.generateWrapped(k.desc.File)
+	} else {
+		b, err = keystore.Generate(k.desc.File, k.desc.Config.Mode.KeySize())
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return k.source.Read(ctx, d.sourceEnv())
+	}
+	return b, err
 }
 
 // addKey takes a key whose bytes come from f, which it does not close.
 func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch control.Changed, err error) {
+	if r.Again {
+		return d.readAgain(ctx, r)
+	}
 	c, field, err := keyConfig(r.Mode, r.Type, r.DataUnit, r.DUNBytes)
 	if err != nil {
 		return ch, fmt.Errorf("key %q: %s: %w", r.Name, field, err)
@@ -99,30 +173,75 @@ func (d *Daemon) addKey(ctx context.Context, r control.AddKey, f *os.File) (ch c
 	if f == nil {
 		return ch, fmt.Errorf("key %q: no descriptor came with the request to read the key from", r.Name)
 	}
-	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, Auto: r.Auto, Weak: r.Weak}
+	desc := keystore.Desc{Name: r.Name, Config: c, Source: r.Source, File: r.File, From: r.From, Auto: r.Auto, Weak: r.Weak}
+	if r.From != "" {
+		if r.File != "" {
+			return ch, badRequest{errors.New("either file or from")}
+		}
+		if _, err := keptSource(r.From); err != nil {
+			return ch, fmt.Errorf("key %q: %w", r.Name, err)
+		}
+	}
 	b, err := keystore.Read(f, r.Source)
 	if err != nil {
 		return ch, fmt.Errorf("key %q: %w", r.Name, err)
 	}
-	if b, err = d.prepared(c, b); err != nil {
+	return d.takeKey(ctx, desc, b)
+}
+
+// readAgain reads a key that is missing from its own source.
+func (d *Daemon) readAgain(ctx context.Context, r control.AddKey) (ch control.Changed, err error) {
+	if r != (control.AddKey{Name: r.Name, Again: true}) {
+		return ch, badRequest{errors.New("again goes with a name alone")}
+	}
+	var k *declaredKey
+	st, found := d.keys.Get(r.Name)
+	switch i := slices.IndexFunc(d.cfg.Keys, func(k KeyConfig) bool { return k.Name == r.Name }); {
+	case found && st.Missing == "":
+		return ch, hint(fmt.Errorf("key %q %w", r.Name, keystore.ErrExists), fmt.Sprintf("\"keyway key evict %s\" takes it away", r.Name))
+	case i >= 0:
+		k = declared(d.cfg.Keys[i])
+	case !found:
+		return ch, d.noKey(r.Name, fmt.Errorf("key %q %w", r.Name, keystore.ErrNotFound))
+	default:
+		k = &declaredKey{desc: st.Desc}
+		if k.source, err = sourceOf(st.Desc); err != nil {
+			return ch, hint(fmt.Errorf("key %q: %w", r.Name, err), fmt.Sprintf("\"keyway key add %s --mode %v\" with --from, --file, --fd or - gives it", r.Name, st.Config.Mode))
+		}
+	}
+	var b *secret.Buffer
+	if k.generate {
+		b, err = d.generate(ctx, k)
+	} else {
+		b, err = k.source.Read(ctx, d.sourceEnv())
+	}
+	if err != nil {
 		return ch, fmt.Errorf("key %q: %w", r.Name, err)
+	}
+	return d.takeKey(ctx, k.desc, b)
+}
+
+// takeKey adds a key, which it owns, records it, and brings to life what lacked it.
+func (d *Daemon) takeKey(ctx context.Context, desc keystore.Desc, b *secret.Buffer) (ch control.Changed, err error) {
+	if b, err = d.prepared(desc.Config, b); err != nil {
+		return ch, fmt.Errorf("key %q: %w", desc.Name, err)
 	}
 	if err := d.keys.Add(desc, b); err != nil {
 		switch {
 		case errors.Is(err, keystore.ErrExists):
-			err = hint(err, fmt.Sprintf("\"keyway key evict %s\" takes the old one away", r.Name))
+			err = hint(err, fmt.Sprintf("\"keyway key evict %s\" takes the old one away", desc.Name))
 		case errors.Is(err, blkcrypto.ErrWeakKey):
 			err = hint(err, "use a key from a random source; for a dm-crypt disk that was written with this one, --allow-weak takes it")
 		}
 		return ch, err
 	}
 	if err := d.save(); err != nil {
-		_, undo := d.keys.Evict(ctx, r.Name, keystore.EvictOptions{Force: true})
+		_, undo := d.keys.Evict(ctx, desc.Name, keystore.EvictOptions{Force: true})
 		return ch, errors.Join(err, undo)
 	}
-	d.events.publish(control.Event{Kind: control.EventKeyAdded, Key: r.Name, Detail: c.String()})
-	if r.File == "" && !r.Auto {
-		d.log.Info("key added; after a restart it has to be added again", "key", r.Name, "source", r.Source)
+	d.events.publish(control.Event{Kind: control.EventKeyAdded, Key: desc.Name, Detail: desc.Config.String()})
+	if desc.File == "" && desc.From == "" && !desc.Auto {
+		d.log.Info("key added; after a restart it has to be added again", "key", desc.Name, "source", desc.Source)
 	}
 	d.wake(ctx)
 	ch.Warnings = append(ch.Warnings, ordinaryWarning()...)

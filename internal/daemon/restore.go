@@ -20,9 +20,7 @@ func (d *Daemon) restore(ctx context.Context, s state) error {
 	if err := d.checkExports(s); err != nil {
 		return err
 	}
-	if err := d.restoreKeys(s.Keys); err != nil {
-		return err
-	}
+	d.restoreKeys(ctx, s.Keys)
 	for _, c := range d.cfg.Devices {
 		d.devices[c.Name] = &device{op: make(chan struct{}, 1), spec: specOf(c.Create), config: true, problem: notYet}
 	}

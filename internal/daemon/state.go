@@ -60,6 +60,7 @@ type keySpec struct {
 	File     string `json:"file,omitempty"`
 	Auto     bool   `json:"auto,omitempty"`
 	Weak     bool   `json:"weak,omitempty"`
+	From     string `json:"from,omitempty"` // what a file does not say: another source
 }
 
 // A stateDir is a state directory that this process has locked.
