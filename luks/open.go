@@ -31,7 +31,7 @@ type Volume struct {
 // if every slot that was tried has another passphrase or is damaged: nobody can
 // tell these apart.
 //
-// ctx is looked at between keyslots; one takes as long as its KDF does.
+// One keyslot takes as long as its KDF does, or until ctx is done.
 func (h *Header) Open(ctx context.Context, r io.ReaderAt, passphrase []byte, slot int) (*Volume, error) {
 	slots, err := h.slotsToTry(slot)
 	if err != nil {

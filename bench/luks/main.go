@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -149,8 +150,10 @@ func run(ctx context.Context, o options) error {
 		}
 		r.Cases = append(r.Cases, v.name)
 		for round := range o.rounds {
-			for j := range contenders {
-				c := contenders[(round+j)%len(contenders)]
+			// In any order: who comes first after a long pause may have to wait for the
+			// memory, where a hypervisor has taken it away.
+			for _, j := range rand.Perm(len(contenders)) {
+				c := contenders[j]
 				o.say("%s, round %d of %d: %s", v.name, round+1, o.rounds, c)
 				prog, args := self, []string{"-worker", c, image, key}
 				if c == cryptsetup {
