@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ type Editor struct {
 }
 
 // Edit reads the header on m, which has size bytes, to change it. It is refused for
-// what Header.Obstacles lists: others own such a header.
+// what Header.Obstacles lists, since others own such a header, and if the first copy
+// was overwritten with something else, which may be of use (Repair does it).
 func Edit(m Medium, size int64, o Options) (*Editor, error) {
 	h, err := Read(m, size, o)
 	if err != nil {
@@ -30,7 +32,25 @@ func Edit(m Medium, size int64, o Options) (*Editor, error) {
 	if err := h.Writable(); err != nil {
 		return nil, err
 	}
+	if h.Copies[0].Err != nil {
+		if err := h.ownsStart(m); err != nil {
+			return nil, fmt.Errorf("luks: %w", err)
+		}
+	}
 	return &Editor{m: m, h: h}, nil
+}
+
+// ownsStart refuses if something else than a damaged header is where the first copy
+// was: writing that copy would destroy it.
+func (h *Header) ownsStart(m Medium) error {
+	b := make([]byte, binarySize)
+	if err := readFull(m, b, 0); err != nil {
+		return err
+	}
+	if !errors.Is(h.Copies[0].Err, ErrNotLUKS) || bytes.Equal(b, make([]byte, binarySize)) {
+		return nil
+	}
+	return errors.New("in the place of the first copy of the header there is something else: if that is not needed, repair the header first")
 }
 
 // Header returns the header as it is now on the medium. It does not change with

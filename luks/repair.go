@@ -8,7 +8,7 @@ import (
 // Repair rewrites a copy of a LUKS2 header that is damaged, or older than the other,
 // from that, and returns its number: 1 or 2; 0 if there is nothing to repair. It
 // changes nothing else, so that it is allowed with requirements that nobody here
-// knows, too. Every change of a header does it as well.
+// knows, too. Every change of a header does it as well, if Edit lets it.
 //
 // What lies in the place of the first copy may belong to somebody else by now: a
 // file system that was made over a volume destroys only that. Look before.

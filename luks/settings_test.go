@@ -260,6 +260,34 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestNewOwnerIsKept: something else is where the first copy was, and only Repair
+// overwrites that.
+func TestNewOwnerIsKept(t *testing.T) {
+	f, _, v := volume(t, small)
+	if _, err := f.WriteAt([]byte("a file system"), 1024); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := luks.Edit(f, 2<<20, luks.Options{}); err != nil {
+		t.Errorf("a damaged header is not changed: %v", err)
+	}
+	if _, err := f.WriteAt(make([]byte, 512), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := luks.Edit(f, 2<<20, luks.Options{}); err == nil || !strings.Contains(err.Error(), "repair the header first") {
+		t.Errorf("what is there now would be overwritten: %v", err)
+	}
+	if n, err := luks.Repair(f, 2<<20, luks.Options{}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	e, err := luks.Edit(f, 2<<20, luks.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err := opens(t, e, f, "first", 0); err != nil || !v.Key.Equal(key) {
+		t.Error(err)
+	}
+}
+
 // TestBackupIsCryptsetups: files of equal bytes, and each restores the other's.
 func TestBackupIsCryptsetups(t *testing.T) {
 	harness.Need(t, "cryptsetup")

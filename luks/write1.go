@@ -34,7 +34,7 @@ func encodeSlot1(raw []byte, id int, k *Keyslot) {
 func (e *Editor) put1(raw []byte, active bool) error {
 	next, err := parse1(raw)
 	if err != nil {
-		return fmt.Errorf("the header that this makes would be malformed: %w", err)
+		return fmt.Errorf("the header that this makes would be refused: %w", err)
 	}
 	next.policy, next.place = e.h.policy, e.h.place
 	if err := next.checkAreas(next.place.size); err != nil {

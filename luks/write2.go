@@ -63,7 +63,7 @@ func (h *Header) next2(meta *value) (copies [2][]byte, next *Header, err error) 
 		return copies, nil, err
 	}
 	if next, err = h.parseAgain(copies); err != nil {
-		return copies, nil, fmt.Errorf("the header that this makes would be malformed: %w", err)
+		return copies, nil, fmt.Errorf("the header that this makes would be refused: %w", err)
 	}
 	return copies, next, nil
 }

@@ -126,6 +126,10 @@ func TestFormatIsCryptsetups(t *testing.T) {
 			if err != nil || !v.Key.Equal(key) {
 				t.Errorf("the key that cryptsetup added: %v", err)
 			}
+			cryptsetup(t, "luksKillSlot", f.Name(), fmt.Sprint(second))
+			if h, err = luks.Read(f, size, luks.Options{}); err != nil || len(h.Keyslots) != 2 {
+				t.Errorf("after cryptsetup's luksKillSlot: %d keyslots, %v", len(h.Keyslots), err)
+			}
 		})
 	}
 }
