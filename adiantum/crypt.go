@@ -46,7 +46,8 @@ func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, step uint64, d
 	buf := arena.Get(workSize + most*c.unit)
 	b := buf.Bytes()
 	w, text := (*work)(unsafe.Pointer(&b[0])), b[workSize:]
-	w.next, w.step = c.keys.t.value(dun), c.keys.t.square.scaled(step)
+	w.begin(&c.keys.t, dun)
+	w.advance(&c.keys.t, step)
 	for units > 0 {
 		n := untilCarry(dun, step, min(units, c.batch))
 		size := n * c.unit
@@ -55,12 +56,21 @@ func (c *Cipher) crypt(dst, src []byte, units int, dun [4]uint64, step uint64, d
 		dst, src, units = dst[size:], src[size:], units-n
 		dun = dataunit.Add256(dun, n*int(step))
 		if dun[1] == 0 && dun[0] < step { // it did
-			w.next = c.keys.t.value(dun)
+			w.begin(&c.keys.t, dun)
 		}
 	}
 	w.wipe(most, lanes(c.im))
 	buf.Put()
 }
+
+// begin sets next for the number dun, advance sets step. The race detector's calls
+// would put the values on the stack, where they would stay.
+//
+//go:norace
+func (w *work) begin(k *headerKey, dun [4]uint64) { w.next = k.value(dun) }
+
+//go:norace
+func (w *work) advance(k *headerKey, step uint64) { w.step = k.square.scaled(step) }
 
 // untilCarry returns n, or fewer, if the low half of the number would overflow
 // among n data units.
