@@ -137,7 +137,10 @@ func (e *Editor) change(ctx context.Context, v *Volume, before, k *Keyslot, pass
 		return err
 	}
 	if k.ID != before.ID {
-		return e.kill(before)
+		if err := e.kill(before); err != nil {
+			return fmt.Errorf("the new passphrase opens keyslot %d; remove the old one: %w", k.ID, err)
+		}
+		return nil
 	}
 	if err := overwrite(e.m, before.Area.Offset, before.Area.Size, true); err != nil {
 		return fmt.Errorf("the new passphrase opens; overwrite the old key material: %w", err)
