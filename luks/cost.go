@@ -164,11 +164,13 @@ func findArgon2(want time.Duration, least, most int, measure func(passes, memory
 	passes, memory = minPasses, max(least, min(most, firstMemory))
 	// Where the time does not grow with the parameters, or a busy machine makes it
 	// jump, the last estimate is as good as any.
-	for range 8 {
+	spent := time.Duration(0)
+	for tries := 0; tries < 8 && spent < 3*want; tries++ {
 		took, err := measure(passes, memory)
 		if err != nil {
 			return 0, 0, err
 		}
+		spent += took
 		p, m := nextArgon2(passes, memory, took, want, least, most)
 		if took >= want*95/100 && took <= want*110/100 || p == passes && m == memory {
 			break
