@@ -480,5 +480,8 @@ func TestWipe(t *testing.T) {
 		if err := op(); !errors.Is(err, fscrypt.ErrKeyGone) {
 			t.Errorf("%s after Wipe: %v", name, err)
 		}
+		if got := secret.Held(); invariant.Enabled && got != before {
+			t.Errorf("%s after Wipe: locked: %+v, want %+v", name, got, before)
+		}
 	}
 }
