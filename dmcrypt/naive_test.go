@@ -276,7 +276,7 @@ func TestAgainstNaive(t *testing.T) {
 					t.Fatal(err)
 				}
 				step, many := uint64(size/512), 3
-				if size == 512 {
+				if size == 512 && p.chain == "cbc" { // side by side
 					many = lanes + 3
 				}
 				for _, at := range []uint64{0, step, 1<<32 - step, 1 << 40, 1<<63 + 5*step, -step} {
