@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -99,7 +100,9 @@ missing once more.`,
 			if r.File == "" && source.Fleeting() == "" && !source.Runs() {
 				r.From = source.String()
 			}
-			b, err := source.Read(cmd.Context(), sourceEnv())
+			ctx, stop := c.limited(cmd.Context())
+			b, err := source.Read(ctx, sourceEnv())
+			stop()
 			if err != nil {
 				return err
 			}
@@ -118,6 +121,15 @@ missing once more.`,
 	f.IntVar(&from.fd, "fd", -1, "`descriptor` to read the key from")
 	f.BoolVar(&from.again, "again", false, "read a missing key from its own source again")
 	return c.withTimeout(cmd, giveUp)
+}
+
+// limited is ctx with the limit of --timeout, for what is done before the daemon is
+// asked.
+func (c *cli) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("not done within %v", c.timeout))
 }
 
 // source returns the one that is given; words are the arguments after the name.
