@@ -158,7 +158,7 @@ func bases(t *testing.T) (ext4fs, ext2fs *editor) {
 		}
 	}
 	args := "-t ext4 -b 1024 -I 256 -J size=1 -O metadata_csum,64bit,ea_inode,inline_data"
-	ext4fs = edit(t, makeFS(t, src, args, 2200, then...))
+	ext4fs = edit(t, makeFS(t, src, args, 1000, then...))
 	return ext4fs, edit(t, makeFS(t, src, "-t ext2 -b 1024", 20, then[:len(then)-4]...))
 }
 

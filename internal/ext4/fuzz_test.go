@@ -10,9 +10,9 @@ import (
 	"keyway/test/fixtures/fsimages"
 )
 
-// fuzzed returns a small file system of the kernel's, and the inode of an encrypted
-// directory with an index and of files in it.
-func fuzzed(f *testing.F) (e *editor, dir, file, link uint32) {
+// kernelImage returns a small file system of the kernel's, and the inode of an
+// encrypted directory with an index and of files in it.
+func kernelImage(f testing.TB) (e *editor, dir, file, link uint32) {
 	f.Helper()
 	for _, fs := range fsimages.All(f, "ext4") {
 		if fs.Name != "ext4-1k" {
@@ -101,7 +101,7 @@ func see(t *testing.T, e *editor, inodes ...uint32) {
 
 // FuzzSuper reads any superblock and group descriptors.
 func FuzzSuper(f *testing.F) {
-	e, dir, file, link := fuzzed(f)
+	e, dir, file, link := kernelImage(f)
 	f.Add(bytes.Clone(e.img[super:][:1024]), bytes.Clone(e.img[e.desc(0):][:128]), true)
 	f.Add(bytes.Clone(e.img[super:][:1024]), bytes.Clone(e.img[e.desc(0):][:128]), false)
 	f.Fuzz(func(t *testing.T, sb, desc []byte, sealed bool) {
@@ -121,7 +121,7 @@ func FuzzSuper(f *testing.F) {
 
 // FuzzInode reads any inode, and with it any attributes and extents that are in it.
 func FuzzInode(f *testing.F) {
-	e, dir, file, link := fuzzed(f)
+	e, dir, file, link := kernelImage(f)
 	for _, n := range []uint32{ext4.Root, dir, file, link} {
 		f.Add(bytes.Clone(e.img[e.inode(n):][:256]))
 	}
@@ -135,7 +135,7 @@ func FuzzInode(f *testing.F) {
 
 // FuzzExtents reads any extents: the root, and a block that it may name.
 func FuzzExtents(f *testing.F) {
-	e, _, file, _ := fuzzed(f)
+	e, _, file, _ := kernelImage(f)
 	free := e.at(file, 0)
 	root := append([]byte{0x0a, 0xf3, 1, 0, 4, 0, 1, 0, 0, 0, 0, 0}, 0, 0, 0, 0, byte(free/block), byte(free/block>>8), 0, 0, 0, 0, 0, 0)
 	f.Add(root, []byte{0x0a, 0xf3, 1, 0, 84, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, byte(free / block), byte(free / block >> 8), 0, 0})
@@ -152,7 +152,7 @@ func FuzzExtents(f *testing.F) {
 
 // FuzzPointers reads any block map, and a block that it may name.
 func FuzzPointers(f *testing.F) {
-	e, _, file, _ := fuzzed(f)
+	e, _, file, _ := kernelImage(f)
 	free := e.at(file, 0)
 	f.Add([]byte{0, 0, 0, 0, byte(free / block), byte(free / block >> 8)}, []byte{byte(free / block), byte(free / block >> 8)})
 	f.Fuzz(func(t *testing.T, root, node []byte) {
@@ -171,7 +171,7 @@ func FuzzPointers(f *testing.F) {
 // FuzzDirectory reads any block of a directory of one, with or without an index,
 // encrypted or not, casefolded or not.
 func FuzzDirectory(f *testing.F) {
-	e, dir, _, _ := fuzzed(f)
+	e, dir, _, _ := kernelImage(f)
 	first := e.at(dir, 0)
 	f.Add(bytes.Clone(e.img[first:][:block]), uint32(0x1800), true)
 	f.Add(bytes.Clone(e.img[e.at(dir, 1):][:block]), uint32(0x800), false)
@@ -198,7 +198,7 @@ func FuzzDirectory(f *testing.F) {
 
 // FuzzAttributes reads any attributes, in a block and in an inode.
 func FuzzAttributes(f *testing.F) {
-	e, _, file, _ := fuzzed(f)
+	e, _, file, _ := kernelImage(f)
 	free := e.at(file, 0)
 	at := e.inode(file)
 	body := at + 128 + e.get16(at+0x80)

@@ -27,7 +27,7 @@ var layouts = []struct {
 	args string
 	many int // names in the large directory
 }{
-	{"1k", "-t ext4 -b 1024 -O metadata_csum,64bit", 3000},
+	{"1k", "-t ext4 -b 1024 -O metadata_csum,64bit", 1500},
 	{"1k-no-csum", "-t ext4 -b 1024 -O ^metadata_csum,^64bit,^flex_bg -I 128", 500},
 	{"2k-uninit-bg", "-t ext4 -b 2048 -O ^metadata_csum,uninit_bg", 1000},
 	{"2k-64bit-uninit-bg", "-t ext4 -b 2048 -O ^metadata_csum,uninit_bg,64bit", 100},
@@ -40,7 +40,7 @@ var layouts = []struct {
 	{"inline-1k", "-t ext4 -b 1024 -I 1024 -O inline_data", 100},
 	{"ea-inode", "-t ext4 -b 1024 -O ea_inode,metadata_csum", 100},
 	{"meta-bg", "-t ext4 -b 1024 -g 1024 -O meta_bg,^resize_inode,metadata_csum,64bit", 100},
-	{"meta-bg-32", "-t ext2 -b 1024 -g 512 -O meta_bg,^resize_inode", 100},
+	{"meta-bg-32", "-t ext2 -b 1024 -g 512 -O meta_bg,^resize_inode,^sparse_super", 100},
 	{"small-groups", "-t ext4 -b 1024 -g 256 -O ^flex_bg,^sparse_super,^resize_inode", 100},
 	{"sparse-super2", "-t ext4 -b 1024 -O sparse_super2,^resize_inode", 100},
 	{"bigalloc-1k", "-t ext4 -b 1024 -C 16384 -O bigalloc,metadata_csum", 100},
@@ -142,7 +142,7 @@ func makeFS(t *testing.T, src, args string, many int, then ...string) string {
 }
 
 // manyName is a name in the large directory; they have several lengths.
-func manyName(k int) string { return fmt.Sprintf("entry-%05d-%s", k, strings.Repeat("n", k%100)) }
+func manyName(k int) string { return fmt.Sprintf("entry-%05d-%s", k, strings.Repeat("n", k%200+20)) }
 
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
