@@ -58,9 +58,9 @@ func Benchmark(ctx context.Context, c Cost) (KDF, error) {
 		return (clock(c.Type) - begin) * time.Duration(digests), nil
 	}
 	if c.Type == "pbkdf2" {
-		h, err := newHash(c.Hash)
-		if err != nil {
-			return KDF{}, fmt.Errorf("luks: %w", err)
+		h, missing := newHash(c.Hash)
+		if missing != nil {
+			return KDF{}, fmt.Errorf("luks: %w", missing)
 		}
 		defer h.Wipe()
 		k.Hash = c.Hash

@@ -119,7 +119,9 @@ func TestBenchmarkReturnsWhatOpens(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := Benchmark(ctx, Cost{}); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, want that it was cancelled", err)
+	for _, kind := range []string{"argon2id", "pbkdf2"} {
+		if _, err := Benchmark(ctx, Cost{Type: kind}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want that it was cancelled", kind, err)
+		}
 	}
 }

@@ -57,18 +57,23 @@ func TestQuietThreadGetsNoSignalsButItsFaults(t *testing.T) {
 	}
 }
 
+//go:noinline
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // A collection waits for what runs: it must be able to stop it.
 func TestQuietWorkIsPreempted(t *testing.T) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		Quiet(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !closed(stop) {
 			}
 		})
 	}()
