@@ -34,6 +34,9 @@ func work(contender, image, keyFile string) error {
 	if err != nil {
 		return err
 	}
+	if len(h.Keyslots) == 0 {
+		return errors.New("the volume has no keyslot")
+	}
 	k, err := os.Open(keyFile)
 	if err != nil {
 		return err
