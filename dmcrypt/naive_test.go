@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/emmansun/gmsm/sm4"
-	"golang.org/x/crypto/ripemd160"
+	"golang.org/x/crypto/ripemd160" //lint:ignore SA1019 for media that exist
 	"golang.org/x/crypto/twofish"
 	"golang.org/x/crypto/xts"
 

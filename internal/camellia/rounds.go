@@ -89,13 +89,8 @@ func mix(d *planes, p int, x uint64) {
 	d[p] ^= uint64(r)<<32 | uint64(l)
 }
 
-// The words of a half, in planes, one above the other.
-const (
-	high = 0xffffffff << 32
-	low  = 0xffffffff
-)
-
-// fl and unfl are FL and its inverse (RFC 3713, section 2.4.2).
+// fl and unfl are FL and its inverse (RFC 3713, section 2.4.2). A half is two words,
+// that of its first four bytes above the other.
 func fl(x, k *planes) {
 	x.rotated(k)
 	x.either(k)
