@@ -151,7 +151,7 @@ func (c *cli) luksRepair() *cobra.Command {
 		Use:   "repair IMAGE",
 		Short: "Make a damaged copy of a LUKS2 header from the other",
 		Long: `Make a damaged copy of a LUKS2 header from the other. Volumes open with one good copy
-too, and every change of the header repairs the other.
+too, and a change of the header repairs the other, unless something else is in its place.
 
 Where the first copy is damaged something else may have been written over it on purpose,
 such as a file system: that is destroyed.`,
