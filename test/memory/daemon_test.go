@@ -181,7 +181,7 @@ func open(t *testing.T, keyMemory string, volumes []*volume) *scene {
 // openLUKS opens volumes by passphrase, of which the daemon gets the volume key.
 func (sc *scene) openLUKS(name string, im image) {
 	sc.t.Helper()
-	im.addTo(sc.t, &sc.set, name)
+	im.addKeys(sc.t, &sc.set, name)
 	cmd := command(sc.t, sc.Daemon, "luks", "open", im.path, name)
 	cmd.Stdin = pipe(sc.t, append(bytes.Clone(im.passphrase), '\n'))
 	ok(sc.t, cmd)

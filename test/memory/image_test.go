@@ -55,6 +55,26 @@ func format(t *testing.T, kind string, args ...string) image {
 // addTo adds all that must not be seen of the volume, by name.
 func (im image) addTo(t *testing.T, s *Set, name string) {
 	t.Helper()
+	area, derived, hash := im.addKeys(t, s, name)
+	f, err := os.Open(im.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	stripes := make([]byte, 4000*64)
+	if _, err := f.ReadAt(stripes, area); err != nil {
+		t.Fatal(err)
+	}
+	// The proof that all of that is what really happens.
+	if got := s.AddStripes(name, stripes, derived, 64, hashes[hash]); !bytes.Equal(got, im.key) {
+		t.Fatalf("%s: the keyslot does not hold the volume key", im.path)
+	}
+}
+
+// addKeys is addTo without the stripes of the key material, which are many. It returns
+// where they are, with what key and what hash.
+func (im image) addKeys(t *testing.T, s *Set, name string) (area int64, derived []byte, hash string) {
+	t.Helper()
 	f, err := os.Open(im.path)
 	if err != nil {
 		t.Fatal(err)
@@ -69,15 +89,7 @@ func (im image) addTo(t *testing.T, s *Set, name string) {
 	s.AddXTS(name+" volume key", im.key)
 	kdf, digest, area, hash := im.slot(t, head)
 	s.addHMAC(name+" volume key in the digest, PBKDF2", hashes[digest], im.key)
-	derived := s.AddKDF(name+" passphrase", kdf, im.passphrase, 64)
-	stripes := make([]byte, 4000*64)
-	if _, err := f.ReadAt(stripes, area); err != nil {
-		t.Fatal(err)
-	}
-	// The proof that all of that is what really happens.
-	if got := s.AddStripes(name, stripes, derived, 64, hashes[hash]); !bytes.Equal(got, im.key) {
-		t.Fatalf("%s: the keyslot does not hold the volume key", im.path)
-	}
+	return area, s.AddKDF(name+" passphrase", kdf, im.passphrase, 64), hash
 }
 
 // slot reads what the keyslot says, from LUKS1 (on-disk format 1.2.3, figure 3)
