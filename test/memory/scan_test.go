@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if raceEnabled {
 		os.Exit(m.Run())
 	}
+	os.Setenv("CGO_ENABLED", "0") // the binary is built as it is shipped: static
 	harness.Main(m)
 }
 
