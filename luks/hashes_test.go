@@ -4,17 +4,17 @@ import (
 	"context"
 	"testing"
 
-	"keyway/internal/digest"
 	"keyway/luks"
 	"keyway/test/harness"
 )
 
-// TestHashesAreCryptsetups: every hash function means the same to cryptsetup, in the
-// derivation, the anti-forensic split and the digest.
+// TestHashesAreCryptsetups: a hash function means the same to cryptsetup, in the
+// derivation, the anti-forensic split and the digest. Of each family one, the others
+// differ in constants, which package digest tests.
 func TestHashesAreCryptsetups(t *testing.T) {
 	harness.Need(t, "cryptsetup")
 	const size = 17 << 20
-	for _, name := range digest.Names() {
+	for _, name := range []string{"sha224", "sha3-384", "ripemd160", "blake2b-512", "blake2s-256", "whirlpool", "sm3"} {
 		t.Run(name, func(t *testing.T) {
 			ours := image(t, size)
 			o := luks.FormatOptions{Hash: name, Key: luks.KeyOptions{KDF: luks.KDFOptions{Type: "pbkdf2", Hash: name, Iterations: 1000}}}
@@ -26,8 +26,8 @@ func TestHashesAreCryptsetups(t *testing.T) {
 			if err := testPassphrase(t, ours, "first", 0); err != nil {
 				t.Error(err)
 			}
-			if name != "whirlpool" && name != "blake2b-512" {
-				return // the way back is the same mathematics: two are enough
+			if name != "whirlpool" {
+				return // the way back is the same mathematics: one is enough
 			}
 			theirs := image(t, size)
 			harness.ToolOK(t, "cryptsetup", "luksFormat", "-q", "--disable-locks", "--hash", name, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
