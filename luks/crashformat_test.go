@@ -113,3 +113,40 @@ func TestMediumFails(t *testing.T) {
 		}
 	}
 }
+
+// An interrupting medium ends a context with the first write.
+type interrupting struct {
+	*recorder
+	interrupt func()
+}
+
+func (m interrupting) WriteAt(b []byte, off int64) (int, error) {
+	m.interrupt()
+	return m.recorder.WriteAt(b, off)
+}
+
+// TestInterruptedFormatChangesNothing: what takes long comes before the first write,
+// so who interrupts it keeps the old volume; afterwards there is nothing to wait for.
+func TestInterruptedFormatChangesNothing(t *testing.T) {
+	const size = 1<<20 + 64<<10
+	for _, version := range []int{1, 2} {
+		o := luks.FormatOptions{Version: version, Key: cheap, Cipher: "aes-cbc-plain64", KeySize: 16}
+		if version == 2 {
+			o.DataOffset = 256 << 10
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		m := interrupting{record(make([]byte, size)), cancel}
+		e, v, err := luks.Format(ctx, m, size, []byte("a"), o)
+		if err != nil || ctx.Err() == nil {
+			t.Fatalf("LUKS%d: interrupted with the first write: %v", version, err)
+		}
+		v.Key.Wipe()
+		if _, err := opens(t, e, m, "a", luks.AnySlot); err != nil {
+			t.Errorf("LUKS%d: %v", version, err)
+		}
+		m.recorder = record(m.now)
+		if _, _, err := luks.Format(ctx, m, size, []byte("b"), o); !errors.Is(err, context.Canceled) || len(m.log) > 0 {
+			t.Errorf("LUKS%d: interrupted before: %v, %d writes", version, err, len(m.log))
+		}
+	}
+}

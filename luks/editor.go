@@ -106,30 +106,41 @@ func (e *Editor) holds(ctx context.Context, v *Volume) (*Digest, error) {
 // write encrypts a key under a passphrase, as the keyslot says, and stores it in
 // the keyslot's area. No header names it yet.
 func (k *Keyslot) write(ctx context.Context, m Medium, key, passphrase []byte) error {
-	hash, err := newHash(k.AF.Hash)
-	if err != nil {
-		return fmt.Errorf("af: %w", err)
-	}
-	defer hash.Wipe()
-	areaKey, err := secret.New(k.Area.KeySize)
-	if err != nil {
-		return err
-	}
-	defer areaKey.Wipe()
-	material, err := secret.New(int(materialSize(k.KeySize)))
+	material, err := k.seal(ctx, key, passphrase)
 	if err != nil {
 		return err
 	}
 	defer material.Wipe()
+	return store(m, material.Bytes(), k.Area.Offset)
+}
+
+// seal returns the key material of a keyslot: a key, encrypted under a passphrase.
+// The caller wipes it.
+func (k *Keyslot) seal(ctx context.Context, key, passphrase []byte) (*secret.Buffer, error) {
+	hash, err := newHash(k.AF.Hash)
+	if err != nil {
+		return nil, fmt.Errorf("af: %w", err)
+	}
+	defer hash.Wipe()
+	areaKey, err := secret.New(k.Area.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	defer areaKey.Wipe()
+	material, err := secret.New(int(materialSize(k.KeySize)))
+	if err != nil {
+		return nil, err
+	}
 	b := material.Bytes()
-	if err := afSplit(b[:len(key)*k.AF.Stripes], key, hash); err != nil {
-		return err
+	if err = afSplit(b[:len(key)*k.AF.Stripes], key, hash); err == nil {
+		err = k.KDF.derive(ctx, areaKey.Bytes(), passphrase)
 	}
-	if err := k.KDF.derive(ctx, areaKey.Bytes(), passphrase); err != nil {
-		return err
+	if err == nil {
+		err = cryptArea(true, k.Area.Encryption, areaKey.Bytes(), b)
 	}
-	if err := cryptArea(true, k.Area.Encryption, areaKey.Bytes(), b); err != nil {
-		return err
+	if err != nil {
+		material.Wipe()
+		return nil, err
 	}
-	return store(m, b, k.Area.Offset)
+	return material, nil
 }

@@ -20,10 +20,16 @@ func (p *plan) format(ctx context.Context, m Medium, v *Volume, passphrase []byt
 	if err := p.prove(h, k); err != nil {
 		return nil, err
 	}
+	// Nor is anything waited for after it: who interrupts loses nothing.
+	material, err := k.seal(ctx, v.Key.Bytes(), passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("keyslot %d: key material: %w", p.Slot, err)
+	}
+	defer material.Wipe()
 	if err := p.erase(m); err != nil {
 		return nil, err
 	}
-	if err := k.write(ctx, m, v.Key.Bytes(), passphrase); err != nil {
+	if err := store(m, material.Bytes(), k.Area.Offset); err != nil {
 		return nil, fmt.Errorf("keyslot %d: key material: %w", p.Slot, err)
 	}
 	if p.Version == 1 {
