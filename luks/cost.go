@@ -121,10 +121,8 @@ func (c Cost) complete() (Cost, error) {
 		return c, fmt.Errorf("%d CPUs for a derivation are not 1 to %d", c.CPUs, maxLanes)
 	}
 	c.CPUs = min(c.CPUs, runtime.NumCPU())
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		half := uint64(info.Totalram) * uint64(info.Unit) / 2 >> 10
-		c.Memory = max(int(min(uint64(c.Memory), half)), minMemory)
+	if n := memory(); n > 0 {
+		c.Memory = max(int(min(uint64(c.Memory), n/2>>10)), minMemory)
 	}
 	c.Memory = max(c.Memory, 8*c.CPUs) // Argon2 wants two blocks for each quarter of a lane
 	return c, nil

@@ -22,7 +22,7 @@ type kdfFlags struct {
 func (k *kdfFlags) add(f *pflag.FlagSet, hash bool) {
 	f.StringVar(&k.kdf, "pbkdf", "", "how passphrases are stretched: `name`: argon2id, argon2i or pbkdf2 (default argon2id, of LUKS1 pbkdf2)")
 	f.StringVar(&k.iterTime, "iter-time", "2000", "`milliseconds`, or a duration such as 2s, that trying a passphrase takes on this machine")
-	f.StringVar(&k.memory, "pbkdf-memory", "", "`KiB`, or a size such as 512M, that argon2 takes at most (default 1G, at most half of the machine's)")
+	f.StringVar(&k.memory, "pbkdf-memory", "", "`KiB`, or a size such as 512M, that argon2 takes at most (default 1G, at most half of what the machine or the control group has)")
 	f.IntVar(&k.parallel, "pbkdf-parallel", 0, "`lanes` of argon2, 1 to 4 (default: as many as there are processors)")
 	f.IntVar(&k.iterations, "pbkdf-force-iterations", 0, "`passes` of argon2 or iterations of pbkdf2, instead of measuring")
 	f.StringVar(&k.cipher, "keyslot-cipher", "", "`cipher` of the key material (LUKS2; default: that of the data)")
