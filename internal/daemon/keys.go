@@ -137,7 +137,6 @@ func (d *Daemon) putKey(k *declaredKey) {
 	if k.err == nil {
 		return
 	}
-	d.log.Error("key is missing", "key", k.desc.Name, "err", k.err, "hint", Hint(k.err))
 	why := strings.TrimPrefix(k.err.Error(), fmt.Sprintf("key %q: ", k.desc.Name))
 	if way := Hint(k.err); way != "" {
 		why += "; " + way
@@ -145,6 +144,7 @@ func (d *Daemon) putKey(k *declaredKey) {
 	if k.source != nil {
 		why += fmt.Sprintf("; \"keyway key add %s --again\" tries again", k.desc.Name)
 	}
+	d.log.Error("key is missing", "key", k.desc.Name, "why", why)
 	d.keys.AddMissing(k.desc, why)
 }
 

@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -164,7 +166,6 @@ func TestWrongConfigurationIsExplainedByLine(t *testing.T) {
 		{"bad table", "[device.vol]\ntable = \"0 8 linaer x 0\"\n", []string{"keyway.toml", "linaer"}},
 		{"neither backend nor table", "[device.vol]\n", []string{"keyway.toml", "vol"}},
 		{"export of nothing", "[export.e]\ndevice = \"nodevice\"\nnbd = \"unix:e.sock\"\n", []string{"nodevice"}},
-		{"missing key file", "[key.k]\nmode = \"AES-256-XTS\"\ndata-unit = 4096\nfile = \"nofile.key\"\n", []string{"nofile.key"}},
 	} {
 		t.Run(x.what, func(t *testing.T) {
 			d := harness.New(t)
@@ -185,5 +186,45 @@ func TestWrongConfigurationIsExplainedByLine(t *testing.T) {
 				t.Error("a disk was created before the configuration was found wrong")
 			}
 		})
+	}
+}
+
+// A daemon whose key cannot be read serves everything else, and takes the key up
+// when it can be.
+func TestMissingKeyFileIsMended(t *testing.T) {
+	d := harness.New(t)
+	file := filepath.Join(d.Dir, "late.key")
+	key := make([]byte, 64)
+	rand.Read(key)
+	d.WriteConfig(fmt.Sprintf(`[device.disk]
+backend = "mem:2M"
+[key.k]
+mode = "AES-256-XTS"
+data-unit = 4096
+file = %q
+[device.vol]
+table = "0 4096 inlinecrypt aes-xts-plain64 :64:logon:k 0 disk 0 2 sector_size:4096 iv_large_sectors"
+`, file))
+	d.Begin()
+	if list := d.OK("key", "list"); !strings.Contains(list, "missing") {
+		t.Errorf("the list of keys does not tell that it is missing:\n%s", list)
+	}
+	for _, w := range []string{file, "key add k --again"} {
+		if !strings.Contains(d.Log(), w) {
+			t.Errorf("the log does not name %s:\n%s", w, d.Log())
+		}
+	}
+	if r := d.Run("key", "add", "k", "--again"); r.Code != 1 || !strings.Contains(r.Stderr, file) {
+		t.Errorf("exit status %d, want 1 and the file named\n%s", r.Code, r.Stderr)
+	}
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.OK("key", "add", "k", "--again")
+	if list := d.OK("key", "list"); strings.Contains(list, "missing") {
+		t.Errorf("the key is still missing:\n%s", list)
+	}
+	if info := d.OK("table", "vol"); !strings.Contains(info, "inlinecrypt") {
+		t.Errorf("the device has not come back:\n%s", info)
 	}
 }
