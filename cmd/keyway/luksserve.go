@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"keyway/control"
+	kw "keyway/internal/daemon"
 	"keyway/internal/secret"
 	"keyway/internal/size"
 	"keyway/luks"
@@ -205,7 +206,8 @@ func imageHint(err error, v *volume) error {
 	return &control.Error{Message: err.Error(), Hint: "a daemon runs already: \"keyway luks open\" gives it the image; \"keyway --socket PATH serve\" starts another"}
 }
 
-// imageState makes a state directory for as long as an image is served.
+// imageState makes a state directory for as long as an image is served, and removes
+// those that others, who were killed, have left beside it.
 func imageState(socket string) (string, error) {
 	if socket == "" {
 		return "", errors.New("no control socket: set --socket, $KEYWAY_SOCKET or $XDG_RUNTIME_DIR")
@@ -214,5 +216,17 @@ func imageState(socket string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	return os.MkdirTemp(dir, "serve-")
+	others, err := filepath.Glob(filepath.Join(dir, imageStatePrefix+"*"))
+	if err != nil {
+		return "", err
+	}
+	for _, other := range others {
+		// Nobody can use what cannot be removed; it is in nobody's way either.
+		if kw.Abandoned(other) {
+			os.RemoveAll(other)
+		}
+	}
+	return os.MkdirTemp(dir, imageStatePrefix)
 }
+
+const imageStatePrefix = "serve-"

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -158,6 +159,52 @@ func TestServeImageReadsAndWritesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who was killed leaves a state directory, and the next one clears it away; that of a
+// server that runs stays.
+func TestServeImageClearsAwayWhatAKilledOneLeft(t *testing.T) {
+	d := luksDisk(t, "luks2-argon2id")
+	dir := shortDir(t)
+	args := append(diskFiles(t, dir, d), "--key-file", "key", "--read-only")
+	if err := os.WriteFile(filepath.Join(dir, "key"), d.Key(d.SlotNumbers()[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(more ...string) *imageServer {
+		t.Helper()
+		os.Remove(filepath.Join(dir, "notify"))
+		s, err := serveImage(t, dir, nil, append(slices.Clone(args), more...)...)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.errs.String())
+		}
+		return s
+	}
+	states := func() int {
+		t.Helper()
+		all, err := filepath.Glob(filepath.Join(dir, "keyway", imageStatePrefix+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+
+	killed := serve()
+	killed.cmd.Process.Kill()
+	<-killed.done
+	if n := states(); n != 1 {
+		t.Fatalf("a killed server left %d state directories, want 1: nothing to clear away", n)
+	}
+	first := serve()
+	if n := states(); n != 1 {
+		t.Errorf("%d state directories beside one server", n)
+	}
+	second := serve("--socket", filepath.Join(dir, "keyway", "second.sock"), "--nbd", "unix:"+filepath.Join(dir, "second-nbd.sock"))
+	if n := states(); n != 2 {
+		t.Errorf("%d state directories beside two servers", n)
+	}
+	second.cmd.Process.Signal(syscall.SIGTERM)
+	<-second.done
+	first.end(t)
 }
 
 // What a client writes is in the payload, encrypted; --read-only refuses it.

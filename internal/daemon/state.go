@@ -95,6 +95,17 @@ func openState(path string) (*stateDir, error) {
 	return &stateDir{path: path, lock: f, step: func(string) error { return nil }}, nil
 }
 
+// Abandoned reports whether dir is the state directory of a daemon that ended without
+// giving it up: it has a lock, which nobody holds.
+func Abandoned(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
 func (d *stateDir) close() error { return d.lock.Close() }
 
 func (d *stateDir) file() string { return filepath.Join(d.path, stateFile) }
