@@ -120,12 +120,12 @@ func (g *Gate) Count(lane uint16, op Op, n int64, by Service) {
 	s.bytes[op].Add(uint64(n))
 }
 
-// Close stops admitting and waits for those inside. If ctx ends first the
-// gate is as it was and Close returns the cause. Closing a closed gate only
-// waits. One caller at a time may use Close and Open.
+// Close stops admitting and waits for those inside. If ctx ends first Close
+// returns the cause; the gate stays closed, so that the caller can see who is
+// inside before it calls Open. Closing a closed gate only waits. One caller at
+// a time may use Close and Open.
 func (g *Gate) Close(ctx context.Context) error {
-	was := g.closed.Load()
-	if !was {
+	if !g.closed.Load() {
 		g.mu.Lock()
 		g.opened = make(chan struct{})
 		if g.drained == nil {
@@ -139,9 +139,6 @@ func (g *Gate) Close(ctx context.Context) error {
 		select {
 		case <-g.drained:
 		case <-ctx.Done():
-			if !was {
-				g.Open()
-			}
 			return context.Cause(ctx)
 		}
 	}

@@ -102,7 +102,8 @@ func TestGateAdmitsAfterOpenAndNotBefore(t *testing.T) {
 	})
 }
 
-func TestGateCloseThatGivesUpLeavesItOpen(t *testing.T) {
+// TestGateCloseThatGivesUpAdmitsNobodyUntilOpen: the caller can count who is inside.
+func TestGateCloseThatGivesUpAdmitsNobodyUntilOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g block.Gate
 		if err := g.Enter(context.Background(), 0, false); err != nil {
@@ -119,6 +120,10 @@ func TestGateCloseThatGivesUpLeavesItOpen(t *testing.T) {
 		if err := <-closed; !errors.Is(err, cause) {
 			t.Errorf("Close: %v, want the cause", err)
 		}
+		if !pending(entered) || g.Inside() != 1 {
+			t.Errorf("%d inside a gate whose Close has given up, want 1", g.Inside())
+		}
+		g.Open()
 		if err := <-entered; err != nil || g.Closed() {
 			t.Errorf("the gate is not open again: %v", err)
 		}

@@ -189,12 +189,12 @@ func (m *rmw) becomeExact(ctx context.Context) error {
 	if m.exact.Load() {
 		return nil
 	}
-	if err := m.gate.Close(ctx); err != nil {
-		return err
+	err := m.gate.Close(ctx)
+	if err == nil {
+		m.exact.Store(true)
 	}
-	m.exact.Store(true)
 	m.gate.Open()
-	return nil
+	return err
 }
 
 // split cuts an unaligned range into the part in its first block, the whole

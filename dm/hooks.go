@@ -98,15 +98,23 @@ func (t *Table) ready() error {
 }
 
 // drain closes the gate and waits until nobody is inside; what targets keep
-// back on purpose they let go of.
+// back on purpose they let go of. If ctx ends first the error says where the
+// requests are that it waited for, and all is as before.
 func (m *Mapped) drain(ctx context.Context) error {
 	t := m.live.Load() // stays live: the caller has the token
 	if t != nil {
 		t.pause()
 	}
 	err := m.gate.Close(ctx)
-	if err != nil && t != nil && !m.suspended.Load() {
-		t.unpause()
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", m.holdup(), err) // while nobody else comes in
+	if !m.suspended.Load() {
+		m.gate.Open()
+		if t != nil {
+			t.unpause()
+		}
 	}
 	return err
 }

@@ -110,7 +110,7 @@ func (m *Mapped) suspend(ctx context.Context, o SuspendOptions) error {
 		return nil
 	}
 	if err := m.drain(ctx); err != nil {
-		return fmt.Errorf("suspend of %q: %s: %w", m.Name(), m.holdup(), err)
+		return fmt.Errorf("suspend of %q: %w", m.Name(), err)
 	}
 	if t := m.live.Load(); t != nil && !o.NoFlush && !t.readOnly {
 		if err := t.sync(ctx); err != nil {

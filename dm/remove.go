@@ -89,7 +89,7 @@ func (m *Mapped) teardown(ctx context.Context) error {
 		graph.mu.Lock()
 		m.removed = false
 		graph.mu.Unlock()
-		return fmt.Errorf("removal of %q: %s: %w", m.Name(), m.holdup(), err)
+		return fmt.Errorf("removal of %q: %w", m.Name(), err)
 	}
 	graph.mu.Lock()
 	inactive := m.inactive
