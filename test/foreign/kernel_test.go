@@ -3,7 +3,6 @@ package foreign
 import (
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"keyway/test/fixtures"
 	"keyway/test/harness"
+	"keyway/test/oracle"
 )
 
 // acceptance runs one of the scripts that boot a Linux kernel as our client.
@@ -26,22 +26,7 @@ func acceptance(t *testing.T, script string, args ...string) {
 // needKernel skips, or fails in CI, without QEMU or the kernel to boot in it.
 func needKernel(t *testing.T) {
 	t.Helper()
-	harness.Need(t, "qemu-system-x86_64", "busybox", "cpio", "zstd", "gcc", "nbd-client", "dmsetup", "mke2fs", "socat", "setpriv")
-	dir := os.Getenv("ORACLE_DIR")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(cache, "keyway-oracle")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "kernels/stock/vmlinuz")); err != nil {
-		const how = "the stock kernel is not there: run scripts/install-tools --kernel"
-		if harness.CI() {
-			t.Fatal(how)
-		}
-		t.Skip(how)
-	}
+	oracle.Need(t)
 }
 
 // The kernel's NBD client makes a file system on our disk, uses it, detaches,
