@@ -6,19 +6,12 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+
+	"keyway/internal/fstype"
 )
 
 // An Entry is one name in a directory.
-type Entry struct {
-	Name  []byte // as on the medium: ciphertext in an encrypted directory, but for "." and ".."
-	Inode uint32
-	Type  Type // Unknown if the file system does not keep it here
-	// Hash and MinorHash are those of the index, which are part of what Linux shows
-	// for a name without the key. Zero where Linux has none: in directories of several
-	// blocks without an index, and, since case is not folded here, in those that are
-	// casefolded and not encrypted.
-	Hash, MinorHash uint32
-}
+type Entry = fstype.Entry
 
 // maxDirRuns bounds what is held of the map of a directory.
 const maxDirRuns = 1 << 20
@@ -240,7 +233,7 @@ func (d *dir) entry(b []byte, at int) (e Entry, length int, err error) {
 		return e, 0, damaged("byte %d: inode %d without a name", at, e.Inode)
 	}
 	if f.incompat&incompatFiletype != 0 {
-		if e.Type = Type(h[7]); int(e.Type) >= len(typeNames) {
+		if e.Type = Type(h[7]); int(e.Type) >= fstype.Types {
 			return e, 0, damaged("byte %d: inode %d of type %d", at, e.Inode, h[7])
 		}
 	} else if h[7] != 0 { // the upper half of the length of the name

@@ -27,6 +27,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+
+	"keyway/internal/fstype"
 )
 
 // Errors, compared with errors.Is. Errors of the device come through as they are.
@@ -35,26 +37,20 @@ var (
 	ErrNotExt4 = errors.New("no ext2, ext3 or ext4 file system")
 	// ErrUnsupported: well formed as far as one can tell, with something that is not
 	// built here.
-	ErrUnsupported = errors.New("not supported")
+	ErrUnsupported = fstype.ErrUnsupported
 	// ErrDamaged: a checksum or a rule of the format does not hold.
-	ErrDamaged = errors.New("damaged")
+	ErrDamaged = fstype.ErrDamaged
 	// ErrJournal: changes are in the journal that are not in their places.
 	ErrJournal = errors.New("the journal was not replayed")
 	// ErrUnused: no file has this inode.
 	ErrUnused = errors.New("inode is not in use")
 	// ErrNotExist: no such name or attribute.
-	ErrNotExist = errors.New("does not exist")
+	ErrNotExist = fstype.ErrNotExist
 	// ErrEncrypted: what was asked for needs a key.
-	ErrEncrypted = errors.New("encrypted")
+	ErrEncrypted = fstype.ErrEncrypted
 )
 
-// A damage is an error that tells what is wrong, and is ErrDamaged.
-type damage string
-
-func (d damage) Error() string      { return string(d) }
-func (damage) Is(target error) bool { return target == ErrDamaged }
-
-func damaged(format string, args ...any) error { return damage(fmt.Sprintf(format, args...)) }
+func damaged(format string, args ...any) error { return fstype.Damaged(format, args...) }
 
 // Options of Open. The zero value is the strict one.
 type Options struct {

@@ -4,27 +4,22 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"keyway/internal/fstype"
 )
 
 // A Kind tells what a run of blocks of a file is.
-type Kind byte
+type Kind = fstype.Kind
 
 // The kinds of runs.
 const (
-	Data      Kind = iota
-	Hole           // no blocks: reads as zeros, which no cipher made
-	Unwritten      // blocks without data yet: reads as zeros too
+	Data      = fstype.Data
+	Hole      = fstype.Hole
+	Unwritten = fstype.Unwritten
 )
 
-func (k Kind) String() string { return [...]string{"data", "hole", "unwritten"}[k] }
-
 // A Run is a run of blocks of a file, in blocks of the file system.
-type Run struct {
-	Logical  uint64 // block of the file
-	Physical uint64 // block of the device; 0 for holes
-	Blocks   uint64
-	Kind     Kind
-}
+type Run = fstype.Run
 
 // A mapper goes through the map of a file and yields what covers [next, end): runs as
 // long as they can be, or one error.

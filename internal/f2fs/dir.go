@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+
+	"keyway/internal/fstype"
 )
 
 // An Entry is one name in a directory.
-type Entry struct {
-	Name  []byte // as on the medium: ciphertext in an encrypted directory, but for "." and ".."
-	Inode uint32
-	Type  Type
-	Hash  uint32 // which is part of what Linux shows for a name without the key
-}
+type Entry = fstype.Entry
 
 const (
 	slotEntry = 11 // bytes of an entry without its name
@@ -91,7 +88,7 @@ func (i *Inode) slots(b []byte, n int, visit func(Entry) bool) (more bool, err e
 		switch {
 		case length == 0 || length > maxName || k+took > n:
 			return false, damaged("slot %d: a name of %d bytes", k, length)
-		case e.Type == Unknown || int(e.Type) >= len(typeNames):
+		case e.Type == Unknown || int(e.Type) >= fstype.Types:
 			return false, damaged("slot %d: inode %d of type %d", k, e.Inode, d[10])
 		}
 		for s := k; s < k+took; s++ {

@@ -25,6 +25,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"keyway/internal/fstype"
 )
 
 // Errors, compared with errors.Is. Errors of the device come through as they are.
@@ -33,27 +35,21 @@ var (
 	ErrNotF2FS = errors.New("no f2fs file system")
 	// ErrUnsupported: well formed as far as one can tell, with something that is not
 	// built here.
-	ErrUnsupported = errors.New("not supported")
+	ErrUnsupported = fstype.ErrUnsupported
 	// ErrDamaged: a checksum or a rule of the format does not hold.
-	ErrDamaged = errors.New("damaged")
+	ErrDamaged = fstype.ErrDamaged
 	// ErrUnclean: it was not unmounted, so files may have been synced after the last
 	// checkpoint.
 	ErrUnclean = errors.New("was not unmounted")
 	// ErrUnused: no file has this inode.
 	ErrUnused = errors.New("inode is not in use")
 	// ErrNotExist: no such name or attribute.
-	ErrNotExist = errors.New("does not exist")
+	ErrNotExist = fstype.ErrNotExist
 	// ErrEncrypted: what was asked for needs a key.
-	ErrEncrypted = errors.New("encrypted")
+	ErrEncrypted = fstype.ErrEncrypted
 )
 
-// A damage is an error that tells what is wrong, and is ErrDamaged.
-type damage string
-
-func (d damage) Error() string      { return string(d) }
-func (damage) Is(target error) bool { return target == ErrDamaged }
-
-func damaged(format string, args ...any) error { return damage(fmt.Sprintf(format, args...)) }
+func damaged(format string, args ...any) error { return fstype.Damaged(format, args...) }
 
 // Options of Open. The zero value is the strict one.
 type Options struct {
@@ -78,6 +74,8 @@ type FS struct {
 	size int64 // bytes of the device
 
 	uuid     [16]byte
+	label    string
+	unclean  bool
 	features uint32
 	seed     uint32 // of checksums of inodes
 	blocks   uint64
@@ -139,7 +137,8 @@ func Open(r io.ReaderAt, size int64, o Options) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("f2fs: checkpoint: %w", err)
 	}
-	if flags&cpUnmounted == 0 && !o.IgnoreUnclean {
+	f.unclean = flags&cpUnmounted == 0
+	if f.unclean && !o.IgnoreUnclean {
 		return nil, fmt.Errorf("f2fs: %w: mount it once, or read the last checkpoint without what was synced later", ErrUnclean)
 	}
 	return f, nil
@@ -176,6 +175,7 @@ func (f *FS) super(b []byte) error {
 	}
 	f.perSeg = 1 << 9
 	copy(f.uuid[:], b[0x6c:])
+	f.label = labelOf(b)
 	f.seed = crc(^uint32(0), f.uuid[:])
 	f.blocks = binary.LittleEndian.Uint64(b[0x24:])
 	if f.blocks == 0 || f.blocks > uint64(f.size)>>blockBits || f.blocks > 1<<32-16 {

@@ -4,35 +4,24 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"keyway/internal/fstype"
 )
 
 // A Type is the kind of a file, numbered as in directory entries.
-type Type byte
+type Type = fstype.Type
 
 // The types of files.
 const (
-	Unknown Type = iota
-	Regular
-	Directory
-	CharDevice
-	BlockDevice
-	FIFO
-	Socket
-	Symlink
+	Unknown     = fstype.Unknown
+	Regular     = fstype.Regular
+	Directory   = fstype.Directory
+	CharDevice  = fstype.CharDevice
+	BlockDevice = fstype.BlockDevice
+	FIFO        = fstype.FIFO
+	Socket      = fstype.Socket
+	Symlink     = fstype.Symlink
 )
-
-var typeNames = [...]string{"unknown", "regular file", "directory", "character device", "block device", "FIFO", "socket", "symbolic link"}
-
-func (t Type) String() string {
-	if int(t) < len(typeNames) {
-		return typeNames[t]
-	}
-	return fmt.Sprintf("type %d", byte(t))
-}
-
-var typeOf = map[uint16]Type{
-	0x1000: FIFO, 0x2000: CharDevice, 0x4000: Directory, 0x6000: BlockDevice, 0x8000: Regular, 0xa000: Symlink, 0xc000: Socket,
-}
 
 const (
 	nodeFooter   = BlockSize - 24 // byte
@@ -75,7 +64,7 @@ type Inode struct {
 }
 
 // Type returns the kind of the file.
-func (i *Inode) Type() Type { return typeOf[i.Mode&0xf000] }
+func (i *Inode) Type() Type { return fstype.TypeOf(i.Mode) }
 
 // Encrypted reports whether fscrypt encrypts the contents of the file or symbolic
 // link, or the names in the directory.

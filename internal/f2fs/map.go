@@ -5,27 +5,22 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"keyway/internal/fstype"
 )
 
 // A Kind tells what a run of blocks of a file is.
-type Kind byte
+type Kind = fstype.Kind
 
 // The kinds of runs.
 const (
-	Data      Kind = iota
-	Hole           // no blocks: reads as zeros, which no cipher made
-	Unwritten      // kept for data that was not written yet: reads as zeros too
+	Data      = fstype.Data
+	Hole      = fstype.Hole
+	Unwritten = fstype.Unwritten
 )
 
-func (k Kind) String() string { return [...]string{"data", "hole", "unwritten"}[k] }
-
 // A Run is a run of blocks of a file, of BlockSize bytes.
-type Run struct {
-	Logical  uint64 // block of the file
-	Physical uint64 // block of the device; 0 if not of data
-	Blocks   uint64
-	Kind     Kind
-}
+type Run = fstype.Run
 
 // A mapper goes through the tree of nodes of a file and yields what covers
 // [next, end).
