@@ -16,6 +16,9 @@
 // to when the last of them is closed. Requests with a context are marked
 // block.SkipDefaultKey: default-key lets them by, and encrypts all others.
 //
+// Contents are replaced in place, in blocks that exist (WriteAt); nothing else is ever
+// written, no metadata either.
+//
 // Without the key of a directory its names are those that Linux lists then, and are
 // found by these; contents and targets fail with ErrNoKey.
 //
@@ -107,6 +110,8 @@ type Volume struct {
 	fs   filesystem
 	info Info
 	crit fscrypt.FileSystem // what keys and numbers depend on
+
+	writing sync.Mutex // one write at a time: data units are read, changed and written back
 
 	mu      sync.Mutex // guards the rest
 	masters []*fscrypt.MasterKey

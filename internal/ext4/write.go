@@ -1,13 +1,11 @@
 package ext4
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-)
 
-// ErrNoWrite: contents must not be written in place. The error says why.
-var ErrNoWrite = errors.New("must not be written in place")
+	"keyway/internal/fstype"
+)
 
 // Flags of inodes that forbid writing in place, or make it mean something else.
 const (
@@ -33,7 +31,7 @@ const (
 // regular file must not be overwritten in place: the file system is in use as far as
 // can be told, was not unmounted or has errors, or has a feature that forbids it; the
 // file has its data elsewhere, is protected, or is not what it was when i was read.
-// The error is ErrJournal, ErrNoWrite, or what reading gave. Mounting a file system
+// The error is ErrJournal, fstype.ErrNoWrite, or what reading gave. Mounting a file system
 // read-only leaves no trace in it.
 func (i *Inode) MayWrite() error {
 	if err := i.fs.mayWrite(); err != nil {
@@ -43,10 +41,6 @@ func (i *Inode) MayWrite() error {
 		return fmt.Errorf("ext4: inode %d: %w", i.Number, err)
 	}
 	return nil
-}
-
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrNoWrite, fmt.Sprintf(format, args...))
 }
 
 func (f *FS) mayWrite() error {
@@ -61,17 +55,17 @@ func (f *FS) mayWrite() error {
 	state := le16(b, 0x3a)
 	switch unknown := s.ro &^ roWritable; {
 	case s.uuid != f.uuid || s.blocks != f.blocks || s.blockSize != f.blockSize || s.inodesPer != f.inodesPer:
-		return refuse("the file system is not the one that was opened")
+		return fstype.Refuse("the file system is not the one that was opened")
 	case s.incompat&incompatRecover != 0:
 		return fmt.Errorf("%w: it is mounted, or was not unmounted; mount and unmount it, or run e2fsck, first", ErrJournal)
 	case state&1 == 0:
-		return refuse("it is mounted, or was not unmounted; unmount it, or run e2fsck, first")
+		return fstype.Refuse("it is mounted, or was not unmounted; unmount it, or run e2fsck, first")
 	case state&2 != 0:
-		return refuse("errors were found while it was mounted; run e2fsck first")
+		return fstype.Refuse("errors were found while it was mounted; run e2fsck first")
 	case state&4 != 0 || le32(b, 0xe8) != 0:
-		return refuse("files that were deleted while open are still there; mount and unmount it, or run e2fsck, first")
+		return fstype.Refuse("files that were deleted while open are still there; mount and unmount it, or run e2fsck, first")
 	case unknown != 0:
-		return refuse("feature %s", strings.Join(featureNames(unknown, roNames, 'R'), ", "))
+		return fstype.Refuse("feature %s", strings.Join(featureNames(unknown, roNames, 'R'), ", "))
 	case s.incompat&incompatMMP != 0:
 		return f.unmounted(wide(le32(b, 0x168), le32(b, 0x16c)))
 	}
@@ -91,23 +85,23 @@ func (f *FS) unmounted(block uint64) error {
 	case le32(b, 0) != mmpMagic:
 		return damaged("block %d is not one of mount protection", block)
 	case seq != mmpClean:
-		return refuse("mount protection says that a host has it mounted, or checks it (sequence %08x)", seq)
+		return fstype.Refuse("mount protection says that a host has it mounted, or checks it (sequence %08x)", seq)
 	}
 	return nil
 }
 
 func (i *Inode) mayWrite() error {
-	if i.Type() != Regular {
-		return refuse("a %v has no contents", i.Type())
+	if i.Type() != fstype.Regular {
+		return fstype.Refuse("a %v has no contents", i.Type())
 	}
 	now, err := i.fs.inode(i.Number)
 	if err != nil {
 		// Its own text says which inode.
-		return refuse("it is not what it was when it was opened: %v", err)
+		return fstype.Refuse("it is not what it was when it was opened: %v", err)
 	}
 	if now.Generation != i.Generation || now.Mode != i.Mode || now.Size != i.Size || now.Sectors != i.Sectors ||
 		now.data != i.data || !now.Changed.Equal(i.Changed) || now.Flags != i.Flags {
-		return refuse("it was changed after it was opened")
+		return fstype.Refuse("it was changed after it was opened")
 	}
 	for _, x := range []struct {
 		flag uint32
@@ -121,7 +115,7 @@ func (i *Inode) mayWrite() error {
 		{flagJournalled, "its data goes through the journal (chattr -j)"},
 	} {
 		if i.Flags&x.flag != 0 {
-			return refuse("%s", x.why)
+			return fstype.Refuse("%s", x.why)
 		}
 	}
 	return nil

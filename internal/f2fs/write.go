@@ -2,13 +2,11 @@ package f2fs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
-)
 
-// ErrNoWrite: contents must not be written in place. The error says why.
-var ErrNoWrite = errors.New("must not be written in place")
+	"keyway/internal/fstype"
+)
 
 // Flags of a checkpoint and of inodes that forbid writing in place.
 const (
@@ -25,7 +23,7 @@ const (
 // blocks of the regular file must not be overwritten in place: the file system was not
 // unmounted or has errors, or has a feature that forbids it; the file has its data
 // elsewhere, is protected, or is not what it was when i was read. The error is
-// ErrUnclean, ErrNoWrite, or what reading gave. A file system that was mounted after
+// ErrUnclean, fstype.ErrNoWrite, or what reading gave. A file system that was mounted after
 // its last checkpoint, and has made none since, cannot be told from one that was not.
 func (i *Inode) MayWrite() error {
 	now, err := i.fs.mayWrite()
@@ -36,10 +34,6 @@ func (i *Inode) MayWrite() error {
 		return fmt.Errorf("f2fs: inode %d: %w", i.Number, err)
 	}
 	return nil
-}
-
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrNoWrite, fmt.Sprintf(format, args...))
 }
 
 // mayWrite returns the file system as it is now: that which f is.
@@ -58,45 +52,45 @@ func (f *FS) mayWrite() (*FS, error) {
 	}
 	switch {
 	case now.uuid != f.uuid || now.main != f.main || now.nat != f.nat || now.blocks != f.blocks:
-		return nil, refuse("the file system is not the one that was opened")
+		return nil, fstype.Refuse("the file system is not the one that was opened")
 	case flags&cpUnmounted == 0:
 		return nil, fmt.Errorf("%w: unmount it, or mount and unmount it, first", ErrUnclean)
 	case flags&(cpError|cpFsck) != 0:
-		return nil, refuse("errors were found while it was mounted; run fsck.f2fs first")
+		return nil, fstype.Refuse("errors were found while it was mounted; run fsck.f2fs first")
 	case flags&cpDisabled != 0:
-		return nil, refuse("its checkpoints are disabled; mount it with checkpoint=enable first")
+		return nil, fstype.Refuse("its checkpoints are disabled; mount it with checkpoint=enable first")
 	case flags&cpOrphans != 0:
-		return nil, refuse("files that were deleted while open are still there; mount and unmount it first")
+		return nil, fstype.Refuse("files that were deleted while open are still there; mount and unmount it first")
 	case now.features&featReadOnly != 0:
-		return nil, refuse("it was made read-only")
+		return nil, fstype.Refuse("it was made read-only")
 	case now.features&featZoned != 0:
-		return nil, refuse("its zones are written from start to end")
+		return nil, fstype.Refuse("its zones are written from start to end")
 	case !bytes.Equal(now.natBits, f.natBits) || !maps.Equal(now.journal, f.journal):
-		return nil, refuse("the file system was changed after it was opened")
+		return nil, fstype.Refuse("the file system was changed after it was opened")
 	}
 	return now, nil
 }
 
 func (i *Inode) mayWrite(fs *FS) error {
-	if i.Type() != Regular {
-		return refuse("a %v has no contents", i.Type())
+	if i.Type() != fstype.Regular {
+		return fstype.Refuse("a %v has no contents", i.Type())
 	}
 	now, err := fs.Inode(i.Number)
 	switch {
 	case err != nil:
-		return refuse("it is not what it was when it was opened: %v", err)
+		return fstype.Refuse("it is not what it was when it was opened: %v", err)
 	case !bytes.Equal(now.raw, i.raw):
-		return refuse("it was changed after it was opened")
+		return fstype.Refuse("it was changed after it was opened")
 	case i.Inline():
-		return refuse("its data is in the inode")
+		return fstype.Refuse("its data is in the inode")
 	case i.Verity():
-		return refuse("fs-verity protects it, and would refuse what was written")
+		return fstype.Refuse("fs-verity protects it, and would refuse what was written")
 	case i.Flags&flagImmutable != 0:
-		return refuse("it is immutable (chattr -i)")
+		return fstype.Refuse("it is immutable (chattr -i)")
 	case i.Flags&flagAppend != 0:
-		return refuse("it is append-only (chattr -a)")
+		return fstype.Refuse("it is append-only (chattr -a)")
 	case i.Flags&flagCompressed != 0:
-		return refuse("it is compressed")
+		return fstype.Refuse("it is compressed")
 	}
 	return nil
 }
