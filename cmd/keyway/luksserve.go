@@ -195,7 +195,8 @@ func (k *keyFlags) read(ctx context.Context, prompt string) (*secret.Buffer, err
 		return nil, misusef("descriptor %d is not open", k.fd)
 	}
 	defer in.Close()
-	return readSecret(in, fmt.Sprintf("descriptor %d", k.fd))
+	pass, err := readSecret(ctx, in, fmt.Sprintf("descriptor %d", k.fd))
+	return pass, hintKey(err)
 }
 
 // imageHint adds to the failure of a daemon's start what to do for an image.

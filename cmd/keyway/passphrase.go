@@ -39,10 +39,10 @@ func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, e
 	return b, nil
 }
 
-// readSecret reads what is open to its end; name says what it is. The caller wipes the
-// result.
-func readSecret(in *os.File, name string) (*secret.Buffer, error) {
-	b, err := keysource.ReadStdin(context.Background(), in, maxKeyFile)
+// readSecret reads what is open to its end, or until ctx ends; name says what it is.
+// The caller wipes the result.
+func readSecret(ctx context.Context, in *os.File, name string) (*secret.Buffer, error) {
+	b, err := keysource.ReadStdin(ctx, in, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
