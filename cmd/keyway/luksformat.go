@@ -134,11 +134,17 @@ type formatTarget struct {
 	data, header *os.File // the same but with --header
 	dataSize     int64    // bytes
 	headerSize   int64
-	made         []string // files that were made for it
+	made         []string   // files that were made for it
+	grown        []*os.File // files that were empty, as one is that a killed format has made
 }
 
 // close closes the files, and removes those that were made if the volume was not.
 func (t *formatTarget) close(keep bool) {
+	for _, f := range t.grown {
+		if !keep {
+			f.Truncate(0)
+		}
+	}
 	for _, f := range []*os.File{t.data, t.header} {
 		if f != nil {
 			f.Close()
@@ -208,14 +214,30 @@ func (t *formatTarget) openOrMake(path, create string) (*os.File, int64, error) 
 		return f, n, nil
 	}
 	f, n, err := openToChange(path, true)
-	if err == nil && create != "" && path != "" && len(t.made) == 0 {
-		want, e := size.Parse(create)
-		if t.data == nil && (e != nil || want != n) {
-			f.Close()
-			return nil, 0, misusef("luks format: %s is there and has %d bytes: leave --size out", path, n)
-		}
+	if err != nil || create == "" || path == "" {
+		return f, n, err
 	}
-	return f, n, err
+	want, err := size.Parse(create)
+	st, e := f.Stat()
+	switch {
+	case err == nil && e == nil && n == 0 && want > 0 && st.Mode().IsRegular():
+		n, err = want, f.Truncate(want)
+		t.grown = append(t.grown, f)
+	case t.data == nil && (err != nil || want != n): // of the data
+		err = misusef("luks format: %s is there and has %d bytes: leave --size out", path, n)
+	default:
+		err = e
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, n, nil
+}
+
+// isNew tells whether a file was made, or was empty: it holds nothing.
+func (t *formatTarget) isNew(f *os.File, path string) bool {
+	return slices.Contains(t.made, path) || slices.Contains(t.grown, f)
 }
 
 func sameFile(a, b *os.File) (bool, error) {
@@ -261,7 +283,7 @@ func (c *cli) runFormat(ctx context.Context, image string, f *formatFlags) error
 	defer pass.Wipe()
 	h, err := f.format(ctx, t, pass)
 	if err != nil {
-		return fmt.Errorf("%s: %w", t.header.Name(), err)
+		return hintKey(fmt.Errorf("%s: %w", t.header.Name(), err))
 	}
 	formatted = true
 	return c.printFormatted(h, t, f)
@@ -308,7 +330,7 @@ func (f *formatFlags) confirm(ctx context.Context, t *formatTarget, image string
 		path string
 		what string
 	}{{t.header, t.headerSize, f.header, "its content"}, {t.data, t.dataSize, image, "its content"}} {
-		if x.path == "" || slices.Contains(t.made, x.path) {
+		if x.path == "" || t.isNew(x.file, x.path) {
 			continue
 		}
 		there, err := luks.Probe(x.file, x.size)
