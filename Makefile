@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test races mutations fuzz soak history bench bench-stack bench-nbd bench-ciphers bench-parallel bench-luks lint fmt clean tools help
+.PHONY: all build run test races mutations fuzz soak history bench bench-stack bench-nbd bench-ciphers bench-parallel bench-luks bench-luks-disk lint fmt clean tools help
 
 all: build
 
@@ -58,6 +58,10 @@ bench-ciphers: ## data-unit ciphers against OpenSSL, libgcrypt and Go packages; 
 bench-luks: ## time to unlock LUKS2 volumes beside cryptsetup; ARGS="-cases 64 -rounds 3"
 	scripts/install-tools
 	$(GO) run ./bench/luks $(ARGS)
+
+bench-luks-disk: build ## a LUKS2 disk beside a plain crypt table, over NBD; ARGS="-rounds 5 -loads 4K"
+	scripts/install-tools
+	$(GO) run ./bench -luks -keyway bin/keyway $(ARGS)
 
 bench-parallel: ## whether one request should be split over cores, and from what size
 	$(GO) run ./bench/ciphers -parallel $(ARGS)

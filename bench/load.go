@@ -41,6 +41,8 @@ type sample struct {
 	P99          float64 `json:"p99_us"`           // 0: the client does not tell
 	CPU          float64 `json:"server_cpu_s_gib"` // seconds of the server's processor time for 2^30 bytes
 	Foreign      float64 // share of one processor that neither side used
+
+	bytes float64
 }
 
 // buildLoader compiles the load generator: fio's own cost hides a server above
@@ -53,18 +55,34 @@ func buildLoader(dir string) (string, error) {
 	return bin, command("cc", "-O2", "-o", bin, src, "-lpthread")
 }
 
+// generate is a workload of the load generator.
+func generate(o options, loader, name, flags string, iops bool) workload {
+	args := append(strings.Fields(flags), "-t", fmt.Sprint(o.time.Seconds()))
+	return workload{name, func(s *server) (traffic, error) {
+		out, err := output(loader, append(args, s.sock, s.export)...)
+		if err != nil {
+			return traffic{}, err
+		}
+		return parseLoader(out)
+	}, iops}
+}
+
+// diskLoads are sizes and depths at which a disk is compared with another.
+func diskLoads(o options, loader string) (w []workload) {
+	for _, l := range []struct {
+		size, depth int
+	}{{4, 1}, {4, 32}, {16, 16}, {64, 8}, {256, 8}, {1024, 4}} {
+		for _, way := range []string{"read", "write"} {
+			flags := fmt.Sprintf("-%c -b %d -q %d -c 1", way[0], l.size<<10, l.depth)
+			w = append(w, generate(o, loader, fmt.Sprintf("%dK %s qd%d", l.size, way, l.depth), flags, l.size < 64))
+		}
+	}
+	return w
+}
+
 func workloads(o options, loader string) []workload {
 	var w []workload
-	gen := func(name, flags string, iops bool) {
-		args := append(strings.Fields(flags), "-t", fmt.Sprint(o.time.Seconds()))
-		w = append(w, workload{name, func(s *server) (traffic, error) {
-			out, err := output(loader, append(args, s.sock, s.export)...)
-			if err != nil {
-				return traffic{}, err
-			}
-			return parseLoader(out)
-		}, iops})
-	}
+	gen := func(name, flags string, iops bool) { w = append(w, generate(o, loader, name, flags, iops)) }
 	gen("4K read qd1", "-r -b 4096 -q 1 -c 1", true)
 	gen("4K write qd1", "-w -b 4096 -q 1 -c 1", true)
 	gen("4K read qd32", "-r -b 4096 -q 32 -c 1", true)
@@ -161,7 +179,7 @@ func runOnce(w workload, s *server) (sample, error) {
 	}
 	return sample{
 		GBps: t.bytes / t.seconds / 1e9, KIOPS: t.ios / t.seconds / 1e3,
-		P99: t.p99, CPU: server / (t.bytes / (1 << 30)), Foreign: foreign,
+		P99: t.p99, CPU: server / (t.bytes / (1 << 30)), Foreign: foreign, bytes: t.bytes,
 	}, nil
 }
 

@@ -29,6 +29,7 @@ type options struct {
 	time     time.Duration // length of one run
 	servers  string        // comma list of substrings; empty: all
 	loads    string
+	disks    bool // LUKS2 disks beside tables, instead of servers
 	json     bool
 	progress bool
 	noise    float64 // share of a processor
@@ -48,9 +49,23 @@ func main() {
 	flag.StringVar(&o.servers, "servers", "", "only servers whose name contains one of these `words` (comma)")
 	flag.StringVar(&o.loads, "loads", "", "only workloads whose name contains one of these `words` (comma)")
 	flag.Float64Var(&o.noise, "noise", 0.10, "repeat a run, twice at most, during which other processes used more than this `share` of a processor")
+	flag.BoolVar(&o.disks, "luks", false, "measure LUKS2 disks beside crypt tables instead, in many short rounds (default 25 of 0.1s)")
 	flag.BoolVar(&o.json, "json", false, "print every sample as JSON instead of the report")
 	flag.BoolVar(&o.progress, "progress", measure.Terminal(os.Stderr), "say on standard error what is being measured")
 	flag.Parse()
+	if o.disks {
+		given := map[string]bool{}
+		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["rounds"] {
+			o.rounds = 25
+		}
+		if !given["time"] {
+			o.time = 100 * time.Millisecond
+		}
+		if !given["size"] {
+			mib = 256 // a copy for each
+		}
+	}
 	if flag.NArg() > 0 || o.rounds < 1 || mib < 16 {
 		flag.Usage()
 		os.Exit(2)
@@ -76,7 +91,11 @@ func run(o options) (err error) {
 	if o.keyway, err = filepath.Abs(o.keyway); err != nil {
 		return err
 	}
-	for _, t := range []string{"nbdkit", "qemu-nbd", "qemu-img", "nbdcopy", "fio", "cc"} {
+	tools := []string{"nbdkit", "qemu-nbd", "qemu-img", "nbdcopy", "fio", "cc"}
+	if o.disks {
+		tools = []string{"nbdcopy", "cc"}
+	}
+	for _, t := range tools {
 		if _, err := exec.LookPath(t); err != nil {
 			return fmt.Errorf("%s is not installed; scripts/install-tools installs what the benchmark needs", t)
 		}
@@ -84,6 +103,9 @@ func run(o options) (err error) {
 	l, err := buildLoader(o.dir)
 	if err != nil {
 		return err
+	}
+	if o.disks {
+		return runDisks(o, slices.DeleteFunc(diskLoads(o, l), func(w workload) bool { return !chosen(o.loads, w.name) }))
 	}
 	servers, err := start(o)
 	defer func() {

@@ -37,7 +37,7 @@ func cpuGiB(s sample) float64 { return s.CPU }
 
 // speed tells how a workload's throughput is shown.
 func speed(load string) (f func(sample) float64, unit string) {
-	if strings.Contains(load, "4K") {
+	if words := strings.Fields(load); slices.Contains(words, "4K") || slices.Contains(words, "16K") {
 		return func(s sample) float64 { return s.KIOPS }, "k/s"
 	}
 	return gbps, "GB/s"
