@@ -43,6 +43,9 @@ var (
 	ErrNotLUKS = errors.New("no LUKS header")
 	// ErrPassphrase: no keyslot that was tried opens with the passphrase.
 	ErrPassphrase = errors.New("no keyslot opens with this passphrase")
+	// ErrUnbound: the passphrase is that of an unbound keyslot, whose key is not that of
+	// the data.
+	ErrUnbound = errors.New("holds a key of its own, and not that of the data: it is unbound")
 	// ErrPolicy: the header is well formed, and the policy forbids what it asks for.
 	ErrPolicy = errors.New("forbidden by the header policy")
 	// ErrUnsupported: a cipher, hash or key derivation that is not built here.

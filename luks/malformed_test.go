@@ -147,6 +147,7 @@ func TestMalformedMetadata(t *testing.T) {
 		{`"iterations":1000`, `"iterations":0`, "digests.0.iterations"},
 		{`"iterations":1000`, `"iterations":2147483648`, "digests.0.iterations"},
 		{`"digest":"`, `"digest":"","x":"`, "digests.0.digest: has 0 bytes"},
+		{`"digest":"`, `"digest":"AAECAwQFBgcICQoLDA0O","x":"`, "digests.0.digest: has 15 bytes"},
 		{`"json_size":"12288"`, `"json_size":"8192"`, "config.json_size"},
 		{`"keyslots_size":"524288"`, `"keyslots_size":"524289"`, "config.keyslots_size"},
 		{`"keyslots_size":"524288"`, `"keyslots_size":"1073741824"`, "config.keyslots_size"},

@@ -30,8 +30,9 @@ func (h *Header) readMetadata(detached bool) error {
 			d.Hash = f.word(o, path, "hash")
 			d.Iterations = f.integer(o, path, "iterations", 1, 1<<31-1)
 			d.Salt = f.base64(o, path, "salt", 8, 64)
-			// SHA-1's 20 bytes come from LUKS1. A short one would take any key.
-			d.Digest = f.base64(o, path, "digest", 20, 64)
+			// SHA-1's 20 bytes come from LUKS1, MD5's 16 from whoever asks cryptsetup for
+			// it: its name is what is refused. A short one would take any key.
+			d.Digest = f.base64(o, path, "digest", 16, 64)
 		}
 		h.Digests = append(h.Digests, d)
 	})

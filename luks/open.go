@@ -29,7 +29,8 @@ type Volume struct {
 // A keyslot that cannot be tried, since its cipher is not built here or its area
 // cannot be read, does not keep others from being tried. The error is ErrPassphrase
 // if every slot that was tried has another passphrase or is damaged: nobody can
-// tell these apart.
+// tell these apart. It is ErrUnbound if the passphrase is that of an unbound keyslot,
+// which only opens where it is named: its key is then not that of the data.
 //
 // One keyslot takes as long as its KDF does, or until ctx is done.
 func (h *Header) Open(ctx context.Context, r io.ReaderAt, passphrase []byte, slot int) (*Volume, error) {
@@ -56,7 +57,38 @@ func (h *Header) Open(ctx context.Context, r io.ReaderAt, passphrase []byte, slo
 	if slot != AnySlot {
 		return nil, fmt.Errorf("luks: keyslot %d: %w", slot, ErrPassphrase)
 	}
+	if id, err := h.tryUnbound(ctx, r, passphrase); err != nil {
+		return nil, err
+	} else if id >= 0 {
+		return nil, fmt.Errorf("luks: keyslot %d opens with this passphrase, but it %w", id, ErrUnbound)
+	}
 	return nil, fmt.Errorf("luks: %w", ErrPassphrase)
+}
+
+// tryUnbound returns the unbound keyslot that a passphrase opens, -1 if there is none.
+func (h *Header) tryUnbound(ctx context.Context, r io.ReaderAt, passphrase []byte) (int, error) {
+	for i := range h.Keyslots {
+		k := &h.Keyslots[i]
+		if k.Type != "luks2" || !h.Unbound(k.ID) || h.digestOf(k.ID) == nil {
+			continue
+		}
+		v, err := h.try(ctx, r, k, passphrase)
+		if err == nil {
+			v.Key.Wipe()
+			return k.ID, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return -1, err
+		}
+	}
+	return -1, nil
+}
+
+// Unbound reports whether the key of a keyslot is for something else than the data:
+// cryptsetup luksAddKey --unbound makes such.
+func (h *Header) Unbound(slot int) bool {
+	d := h.digestOf(slot)
+	return d == nil || len(d.Segments) == 0
 }
 
 func (h *Header) slotsToTry(slot int) ([]*Keyslot, error) {
@@ -70,8 +102,7 @@ func (h *Header) slotsToTry(slot int) ([]*Keyslot, error) {
 	var out []*Keyslot
 	for i := range h.Keyslots {
 		k := &h.Keyslots[i]
-		// A slot without a segment holds a key for something else.
-		if d := h.digestOf(k.ID); k.Type == "luks2" && k.Priority > 0 && d != nil && len(d.Segments) > 0 {
+		if k.Type == "luks2" && k.Priority > 0 && !h.Unbound(k.ID) {
 			out = append(out, k)
 		}
 	}

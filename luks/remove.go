@@ -44,11 +44,10 @@ func (e *Editor) RemoveKey(ctx context.Context, passphrase []byte, last bool) (i
 
 // lastKey reports whether no other keyslot opens what this one does.
 func (h *Header) lastKey(slot int) bool {
-	d := h.digestOf(slot)
-	if d == nil || len(d.Segments) == 0 {
-		return false // it holds a key for something else
+	if h.Unbound(slot) {
+		return false
 	}
-	return !slices.ContainsFunc(d.Keyslots, func(id int) bool {
+	return !slices.ContainsFunc(h.digestOf(slot).Keyslots, func(id int) bool {
 		k := h.keyslot(id)
 		return id != slot && k != nil && k.Type == "luks2"
 	})

@@ -81,7 +81,7 @@ func (h *Header) text2(line func(int, string, string, ...any)) {
 
 func (h *Header) textSlot(line func(int, string, string, ...any), k *Keyslot) {
 	unbound := ""
-	if d := h.digestOf(k.ID); d == nil || len(d.Segments) == 0 {
+	if h.Unbound(k.ID) {
 		unbound = ", unbound"
 	}
 	line(0, fmt.Sprintf("Keyslot %d", k.ID), "key of %d bits, priority %s%s", 8*k.KeySize, [...]string{"ignored", "normal", "preferred"}[k.Priority], unbound)

@@ -47,6 +47,8 @@ func hintKey(err error) error {
 		way = "nothing is changed: what has it open may be a daemon that serves it (keyway ls), cryptsetup or a virtual machine"
 	case errors.Is(err, luks.ErrFull):
 		way = "nothing is changed: keyway luks dump shows the keyslots, kill-slot and remove-key make room"
+	case errors.Is(err, luks.ErrUnbound):
+		way = "keyway luks dump shows what is unbound; kill-slot removes such a keyslot, and change-key with --key-slot changes its passphrase"
 	default:
 		return err
 	}
@@ -238,18 +240,22 @@ one that opens the volume is refused without --last: the data is lost with it.`,
 
 // killSlot removes a keyslot when somebody has said yes.
 func (c *cli) killSlot(ctx context.Context, ed *luksEdit, slot int, last, yes bool) error {
-	others := 0
-	found := false
-	for _, k := range ed.Header().Keyslots {
+	h := ed.Header()
+	others := 0 // that open the volume
+	found, unbound := false, false
+	for _, k := range h.Keyslots {
 		if k.ID == slot {
-			found = true
-		} else {
+			found, unbound = true, h.Unbound(slot)
+		} else if !h.Unbound(k.ID) {
 			others++
 		}
 	}
-	if found && (last || others > 0) {
+	if found && (last || others > 0 || unbound) {
 		lost := fmt.Sprintf("%s: the passphrase of keyslot %d will open nothing any more; keyslots left: %d", ed.path, slot, others)
-		if last && others == 0 {
+		switch {
+		case unbound:
+			lost = fmt.Sprintf("%s: the key in keyslot %d, which is unbound, will be lost for good", ed.path, slot)
+		case others == 0:
 			lost = fmt.Sprintf("%s: keyslot %d is the last: the data will be lost for good, unless there is a backup of the header", ed.path, slot)
 		}
 		if err := confirm(ctx, lost, yes); err != nil {

@@ -91,6 +91,10 @@ func (v *volumeFlags) open(ctx context.Context, image string, readOnly bool) (*v
 		got.Key.Wipe()
 		return nil, err
 	}
+	if l.Unbound(got.Slot) {
+		got.Key.Wipe()
+		return nil, hintKey(fmt.Errorf("%s: keyslot %d %w", image, got.Slot, luks.ErrUnbound))
+	}
 	opened = true
 	return &volume{l, got, path}, nil
 }

@@ -62,6 +62,10 @@ func readLUKS(ctx context.Context, s *Source, e *Env) (*secret.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.Unbound(v.Slot) {
+		v.Key.Wipe()
+		return nil, fmt.Errorf("keyslot %d %w", v.Slot, luks.ErrUnbound)
+	}
 	return v.Key, nil
 }
 
