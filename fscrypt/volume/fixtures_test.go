@@ -6,14 +6,14 @@ import (
 	"errors"
 	"io"
 	"path"
+	"sync"
 	"testing"
 
 	"keyway/dm"
-	"keyway/fscrypt"
 	"keyway/fscrypt/volume"
 	"keyway/internal/dmtest"
-	"keyway/test/fixtures"
 	"keyway/test/fixtures/fsimages"
+	"keyway/test/volumetest"
 )
 
 func images(t testing.TB) (all []*fsimages.FileSystem) {
@@ -25,13 +25,25 @@ func images(t testing.TB) (all []*fsimages.FileSystem) {
 	return all
 }
 
+var unpacked sync.Map // bytes of disks, by image and disk
+
+// disk unpacks a disk once for all tests, which must not change it.
+func disk(t testing.TB, f *fsimages.FileSystem, name string) []byte {
+	t.Helper()
+	b, ok := unpacked.Load(f.Name + name)
+	if !ok {
+		b, _ = unpacked.LoadOrStore(f.Name+name, f.Disk(t, name))
+	}
+	return b.([]byte)
+}
+
 // stack makes the disks and tables of an image, and opens the topmost device. Each disk
 // has a software engine of so many slots, or none for 0.
 func stack(t testing.TB, w *dmtest.World, f *fsimages.FileSystem, slots int) *dm.Handle {
 	t.Helper()
 	for name := range f.Disks {
-		disk := f.Disk(t, name)
-		w.Disk(name, int64(len(disk)), slots).Set(disk)
+		b := disk(t, f, name)
+		w.Disk(name, int64(len(b)), slots).Set(b)
 	}
 	if len(f.Tables) == 0 {
 		return w.Handle("a")
@@ -63,20 +75,8 @@ func closeVolume(t testing.TB, v *volume.Volume) {
 // addKeys adds the master keys of all directories.
 func addKeys(t testing.TB, v *volume.Volume, f *fsimages.FileSystem) {
 	t.Helper()
-	seen := map[string]bool{}
-	for _, d := range f.Directories {
-		if seen[d.MasterKey+d.Descriptor] {
-			continue
-		}
-		seen[d.MasterKey+d.Descriptor] = true
-		m, err := fscrypt.NewMasterKey(fixtures.Hex(d.MasterKey))
-		if d.PolicyVersion == 1 { // added under a descriptor of its own
-			m, err = fscrypt.NewMasterKeyAs(fixtures.Hex(d.MasterKey), [8]byte(fixtures.Hex(d.Descriptor)))
-		}
-		if err == nil {
-			err = v.AddKey(m)
-		}
-		if err != nil {
+	for _, m := range volumetest.Masters(f)() {
+		if err := v.AddKey(m); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"keyway/internal/fstype"
 )
 
 // maxNested bounds how deep Walk goes, since it holds a directory for each level.
@@ -12,6 +14,9 @@ const maxNested = 4096
 // Root returns the root directory.
 func (v *Volume) Root() (*File, error) {
 	in, err := v.fs.inode(0)
+	if errors.Is(err, fstype.ErrUnused) {
+		err = fmt.Errorf("%w: the root: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -28,6 +33,9 @@ func (v *Volume) Root() (*File, error) {
 // Open opens the file of an entry that ReadDir of the directory dir returned.
 func (v *Volume) Open(dir *File, e Entry) (*File, error) {
 	in, err := v.fs.open(e.raw)
+	if errors.Is(err, fstype.ErrUnused) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -45,9 +53,8 @@ func (v *Volume) Lookup(path string) (*File, error) {
 	above := []*File{f}
 	for _, name := range split(path) {
 		if name == ".." {
-			if above = above[:max(1, len(above)-1)]; true {
-				f = above[len(above)-1]
-			}
+			above = above[:max(1, len(above)-1)]
+			f = above[len(above)-1]
 			continue
 		}
 		if f, err = v.step(f, name); err != nil {

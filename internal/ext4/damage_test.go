@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"keyway/internal/ext4"
+	"keyway/test/volumetest"
 )
 
 var errTooMuch = errors.New("far more is read than there is")
@@ -172,7 +173,7 @@ type rule struct {
 
 // TestDamage breaks each rule of the format once, with good checksums where those are
 // not what is broken; what the error says is the place. Nothing that is still read
-// differs from what it was.
+// differs from what it was, neither here nor through a volume.
 func TestDamage(t *testing.T) {
 	four, two := bases(t)
 	n := 0
@@ -184,6 +185,7 @@ func TestDamage(t *testing.T) {
 		if len(errs) > 0 || len(want) < 50 {
 			t.Fatalf("%d files, %v", len(want), errs)
 		}
+		judge := volumetest.NewJudge(t, c.e.img, nil)
 		for _, r := range c.rules {
 			n++
 			c.e.t = t
@@ -202,8 +204,10 @@ func TestDamage(t *testing.T) {
 					t.Errorf("%s: %s is read, and differs", r.name, path)
 				}
 			}
+			judge.Damaged(t, r.name, r.own)
 			c.e.revert()
 		}
+		judge.Undamaged(t)
 		if got, errs := readAll(c.e); len(errs) > 0 || len(got) != len(want) {
 			t.Fatalf("not all was taken back: %v", errs)
 		}

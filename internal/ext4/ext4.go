@@ -43,7 +43,7 @@ var (
 	// ErrJournal: changes are in the journal that are not in their places.
 	ErrJournal = errors.New("the journal was not replayed")
 	// ErrUnused: no file has this inode.
-	ErrUnused = errors.New("inode is not in use")
+	ErrUnused = fstype.ErrUnused
 	// ErrNotExist: no such name or attribute.
 	ErrNotExist = fstype.ErrNotExist
 	// ErrEncrypted: what was asked for needs a key.

@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -145,6 +146,9 @@ func (f *FS) withJournal(runs []zoneRun) ([]zoneRun, error) {
 		return nil, damaged("journal: inode %d is not a reserved one", f.journal)
 	}
 	i, err := f.inode(f.journal)
+	if errors.Is(err, ErrUnused) {
+		return nil, damaged("journal: %v", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"keyway/internal/f2fs"
+	"keyway/test/volumetest"
 )
 
 // An editor changes bytes of an image and takes all back.
@@ -213,11 +214,14 @@ func in(change func(e *editor, at int)) func(*editor) {
 }
 
 // TestDamage breaks each rule of the format once; what the error says is the place.
+// Nothing that is still read through a volume differs from what it was.
 func TestDamage(t *testing.T) {
 	e := edit(t)
 	if errs := readAll(e); len(errs) > 0 {
 		t.Fatal(errs)
 	}
+	fs, _ := image(t)
+	judge := volumetest.NewJudge(t, e.img, volumetest.Masters(fs))
 	for _, r := range []struct {
 		name   string
 		change func(e *editor)
@@ -298,8 +302,10 @@ func TestDamage(t *testing.T) {
 				t.Errorf("%s: %v", r.name, err)
 			}
 		}
+		judge.Damaged(t, r.name, "")
 		e.revert()
 	}
+	judge.Undamaged(t)
 }
 
 // TestRandomDamage changes bytes of inodes and of names in them; what comes of it is

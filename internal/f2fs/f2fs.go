@@ -42,7 +42,7 @@ var (
 	// checkpoint.
 	ErrUnclean = errors.New("was not unmounted")
 	// ErrUnused: no file has this inode.
-	ErrUnused = errors.New("inode is not in use")
+	ErrUnused = fstype.ErrUnused
 	// ErrNotExist: no such name or attribute.
 	ErrNotExist = fstype.ErrNotExist
 	// ErrEncrypted: what was asked for needs a key.

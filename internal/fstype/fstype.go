@@ -15,6 +15,8 @@ var (
 	ErrUnsupported = errors.New("not supported")
 	// ErrDamaged: a checksum or a rule of the format does not hold.
 	ErrDamaged = errors.New("damaged")
+	// ErrUnused: no file has this inode.
+	ErrUnused = errors.New("inode is not in use")
 	// ErrNotExist: no such name or attribute.
 	ErrNotExist = errors.New("does not exist")
 	// ErrEncrypted: what was asked for needs a key.
