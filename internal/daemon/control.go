@@ -135,6 +135,8 @@ func (d *Daemon) handler() http.Handler {
 		return d.message(ctx, name, in)
 	}))
 
+	mux.Handle("POST /v1/devices/{name}/fscrypt/{op}", d.admit(d.fscryptCall))
+
 	get("keys", func(context.Context, *http.Request) (any, error) { return d.listKeys(), nil })
 	get("keys/{name}", func(_ context.Context, r *http.Request) (any, error) { return d.showKey(r.PathValue("name")) })
 	post("keys", withKey(d, d.addKey))

@@ -75,6 +75,7 @@ type Daemon struct {
 	configKey map[string]bool // keys that the configuration declares
 	emulated  *emul.Hardware  // made with the first engine that needs it
 	naming    naming
+	calls     calls
 	closing   bool
 }
 
@@ -159,6 +160,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	if d.control != nil {
 		errs = append(errs, d.control.close(ctx))
 	}
+	errs = append(errs, d.endCalls(ctx))
 	errs = append(errs, d.closeExports(ctx), d.closeDevices(ctx), d.keys.Close(ctx), d.state.close())
 	return errors.Join(errs...)
 }
