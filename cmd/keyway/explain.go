@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,13 +11,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyway/control"
+	"keyway/internal/size"
 )
 
 func (c *cli) explain() *cobra.Command {
 	var q control.Explain
+	var file, offset string
+	var ff fsFlags
 	cmd := &cobra.Command{
-		Use:   "explain NAME SECTOR",
-		Short: "Say where a request for a sector goes, who encrypts it, and why",
+		Use:   "explain (NAME SECTOR | VOLUME --file PATH [--offset N])",
+		Short: "Say where a request for a sector, or a byte of a file, goes, who encrypts it, and why",
 		Long: `Explain follows a request for one sector of a device through every layer down
 to the medium: the row of each live table, where its target sends the request, the
 data unit number (DUN) of each encryption, and who does it: an engine beneath, or
@@ -24,11 +28,43 @@ the fallback of some level and what keeps the engines from it. Nothing is read o
 written.
 
 With --key it is a request that an upper layer sends with that key of the store,
-under the mode and data unit that the key was added with.`,
+under the mode and data unit that the key was added with.
+
+With --file it begins a layer higher: with a byte of a regular file of the file system
+on a VOLUME, whose policy, extent, key and DUN come first. --key is a master key then.
+
+` + volumeHelpText,
 		Example: `  keyway explain vol 1000
-  keyway explain vol 1000 --key file7 --skip-default-key --write`,
-		Args: exactly("NAME", "SECTOR"),
+  keyway explain vol 1000 --key file7 --skip-default-key --write
+  keyway explain userdata --file /media/1.jpg --offset 1M --key ./user.key
+  keyway explain phone.img --file /media/1.jpg --engine ufs --key ./user.key`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("file") {
+				return exactly("VOLUME")(cmd, args)
+			}
+			return exactly("NAME", "SECTOR")(cmd, args)
+		},
+		ValidArgsFunction: c.completeVolume,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			given := cmd.Flags().Changed
+			if given("file") {
+				for _, f := range []string{"dun", "write", "skip-default-key"} {
+					if given(f) {
+						return misusef("explain: --%s does not go with --file, which tells by itself", f)
+					}
+				}
+				return c.explainFile(cmd, &ff, args[0], file, offset)
+			}
+			for _, f := range []string{"offset", "engine", "unclean"} {
+				if given(f) {
+					return misusef("explain: --%s goes with --file", f)
+				}
+			}
+			if len(ff.keys) > 1 {
+				return misusef("explain: a request has one key, and --key is given %d times", len(ff.keys))
+			} else if len(ff.keys) == 1 {
+				q.Key = ff.keys[0]
+			}
 			var err error
 			if q.Sector, err = strconv.ParseInt(args[1], 10, 64); err != nil || q.Sector < 0 {
 				return misusef("explain: sector %q is not a number", args[1])
@@ -48,11 +84,67 @@ under the mode and data unit that the key was added with.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&q.Key, "key", "", "the request comes with this `key` of the store")
+	f.StringVar(&file, "file", "", "a byte of the regular file at this `path` from the root of the file system")
+	f.StringVar(&offset, "offset", "0", "which byte of the file: `bytes`, or 4K, 1M, ...")
+	ff.add(f, "key")
+	f.Lookup("key").Usage = "the request comes with this `key` of the store; with --file a KEY as above, also several times"
 	f.StringVar(&q.DUN, "dun", "", "`number` of the data unit that holds the sector (default: counted from the start of the device)")
 	f.BoolVar(&q.Write, "write", false, "a write (default: a read)")
 	f.BoolVar(&q.Marked, "skip-default-key", false, "the request is marked, so that default-key leaves it alone")
 	return c.withJSON(cmd)
+}
+
+// explainFile explains a byte of a file.
+func (c *cli) explainFile(cmd *cobra.Command, ff *fsFlags, volume, path, offset string) (err error) {
+	r := control.Fscrypt{Paths: [][]byte{[]byte(path)}}
+	if r.Offset, err = size.Parse(offset); err != nil {
+		return misusef("explain: --offset: %w", err)
+	}
+	v, err := c.openFS(cmd, ff, volume)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.close(cmd.Context())) }()
+	x, err := v.explain(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return printJSON(x)
+	}
+	printFileWay(os.Stdout, x)
+	return nil
+}
+
+// printFileWay prints what is above the device, and then the way through it.
+func printFileWay(w io.Writer, x control.FscryptExplanation) {
+	fmt.Fprintf(w, "byte %d of /%s: inode %d, %d bytes\n", x.Offset, printable(x.File.Path), x.File.Inode, x.File.Size)
+	switch p := x.Policy; {
+	case p == nil:
+		fmt.Fprintln(w, "  not encrypted by fscrypt")
+	case !p.Present:
+		fmt.Fprintf(w, "  encrypted: policy v%d, %s, of master key %s, which is not here: nobody can say which key and DUN\n", p.Version, p.Contents, p.Key)
+	default:
+		each := "one key for all files"
+		if p.PerFile {
+			each = "a key for each file"
+		}
+		fmt.Fprintf(w, "  encrypted: policy v%d, %s, %s, of master key %s\n", p.Version, p.Contents, strings.Join(append([]string{each}, p.Flags...), ", "), p.Key)
+	}
+	switch {
+	case x.Inline:
+		fmt.Fprintln(w, "  in the inode: no block belongs to it")
+		return
+	case x.Hole:
+		fmt.Fprintf(w, "  in a hole of %d bytes from byte %d on: reads as zeros, and no request is sent\n", x.Length, x.Extent)
+		return
+	}
+	fmt.Fprintf(w, "  in an extent of %d bytes from byte %d on; byte %d, sector %d of %s\n", x.Length, x.Extent, x.DeviceOff, x.DeviceOff>>9, x.Way.Device)
+	if x.Key != "" {
+		fmt.Fprintf(w, "  read with key %q, DUN %s\n", x.Key, x.DUN)
+	}
+	fmt.Fprintln(w)
+	printExplanation(w, *x.Way)
 }
 
 func printExplanation(w io.Writer, x control.Explanation) {

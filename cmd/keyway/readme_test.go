@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyway/internal/daemon"
+	"keyway/test/fixtures"
 	"keyway/test/spawn"
 )
 
@@ -44,7 +45,11 @@ func TestReadmeTourWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	vault := luksDisk(t, "luks2-argon2id")
-	for name, b := range map[string][]byte{"vault.img": vault.Image.Bytes(t), "vault.key": vault.Key(0)} {
+	phone := fsImage(t, "ext4", "ext4-1k")
+	for name, b := range map[string][]byte{
+		"vault.img": vault.Image.Bytes(t), "vault.key": vault.Key(0),
+		"phone.img": phone.Disk(t, "a"), "user.key": fixtures.Hex(phone.Directories[0].MasterKey),
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -46,6 +46,8 @@ func (t tests) Run() int {
 //	! request ...     wants an error of it
 //	fixture LUKS      unpacks that disk as LUKS.img, with LUKS.header and LUKS.N, what
 //	                  opens slot N
+//	fsimage KIND NAME unpacks that file system as NAME.a.img ..., with the master key of each
+//	                  DIRECTORY as DIRECTORY.key
 //	reads LUKS DEVICE wants of DEVICE, which is exported, what was written to the disk
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -68,6 +70,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "age": cmdAge, "request": cmdRequest,
 			"fixture": func(ts *testscript.TestScript, _ bool, args []string) { cmdFixture(t, ts, args[0]) },
+			"fsimage": func(ts *testscript.TestScript, _ bool, args []string) { cmdFsImage(t, ts, args) },
 			"reads":   func(ts *testscript.TestScript, _ bool, args []string) { cmdReads(t, ts, args[0], args[1]) },
 		},
 	})
