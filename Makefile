@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Pinned; run from the module cache, never part of go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test races mutations fuzz soak history bench bench-stack bench-nbd bench-ciphers bench-parallel bench-luks bench-luks-disk lint fmt clean tools help
+.PHONY: all build run phone test races mutations fuzz soak history bench bench-stack bench-nbd bench-ciphers bench-parallel bench-luks bench-luks-disk lint fmt clean tools help
 
 all: build
 
@@ -19,6 +19,9 @@ build: ## bin/keyway, one static binary
 
 run: build ## serve one encrypted disk; prints how to attach it; Ctrl-C ends it
 	@exec bin/keyway serve
+
+phone: build ## a phone's storage, told by commands that run: examples/phone
+	@KEYWAY=$(CURDIR)/bin/keyway examples/phone/run
 
 test: ## install the tools it needs (as root), run everything, print a verdict
 	scripts/test

@@ -33,8 +33,8 @@ var floors = map[string]int{
 	"cmd/keyway":      8,
 }
 
-// free are packages that no product package may import: tests, and tools.
-var free = []string{"test", "bench", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/secret/secrettest", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
+// free are packages that no product package may import: tests, tools and examples.
+var free = []string{"test", "bench", "examples", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/secret/secrettest", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.
