@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -119,13 +120,31 @@ func (h *Header) differs(m Medium, size int64, o Options) (why []string) {
 		{"size of a header copy", old.Size, h.Size},
 		{"keyslots size", old.KeyslotsSize, h.KeyslotsSize},
 		{"cipher", old.Segments[0].Encryption, h.Segments[0].Encryption},
+		{"sector size", old.Segments[0].SectorSize, h.Segments[0].SectorSize},
+		{"number of segments", len(old.Segments), len(h.Segments)},
 		{"key size", old.volumeKeySize(), h.volumeKeySize()},
 	} {
 		if d.now != d.new {
 			why = append(why, fmt.Sprintf("the %s there is %v, and in the backup %v", d.what, d.now, d.new))
 		}
 	}
+	if !slices.ContainsFunc(old.keysOfData(), func(d []byte) bool {
+		return slices.ContainsFunc(h.keysOfData(), func(e []byte) bool { return bytes.Equal(d, e) })
+	}) {
+		why = append(why, "the volume key there is another than in the backup, as after a reencryption: what the backup opens does not read the data")
+	}
 	return append(why, old.reencryption()...)
+}
+
+// keysOfData are the digests by which the key of the first segment is recognised. They
+// stay for as long as the key does, whatever becomes of its passphrases.
+func (h *Header) keysOfData() (digests [][]byte) {
+	for i := range h.Digests {
+		if d := &h.Digests[i]; slices.Contains(d.Segments, 0) {
+			digests = append(digests, d.Digest)
+		}
+	}
+	return digests
 }
 
 // volumeKeySize is the size of the key of the data, in bytes; 0 if no keyslot tells.

@@ -95,6 +95,8 @@ func TestRestoreChecks(t *testing.T) {
 		{"other offset", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1<<20 + 4096}, "data offset"},
 		{"other metadata", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1 << 20, MetadataSize: 32 << 10}, "size of a header copy"},
 		{"other key size", luks.FormatOptions{Key: cheap, KeySize: 64, DataOffset: 1 << 20}, "key size"},
+		{"other volume key", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1 << 20, UUID: e.Header().UUID}, "volume key"},
+		{"other sector size", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1 << 20, SectorSize: 512}, "sector size"},
 		{"other cipher", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1 << 20, Cipher: "serpent-xts-plain64"}, "cipher"},
 	} {
 		other, _, _ := volume(t, c.o)

@@ -97,7 +97,7 @@ func (c *cli) luksRestore() *cobra.Command {
 		Long: `Put a backup of the header in the place of the header. From then on the passphrases of
 the backup open the volume, and those of the present header do not.
 
-A backup that is not of this volume (of another UUID, cipher or place of the data) is
+A backup that is not of this volume (of another UUID, volume key or place of the data) is
 refused, as is an image without a header, unless --force says that it is the right one.
 An interrupted restore is done again.`,
 		Example: `  keyway luks restore vault.img vault.header-backup`,
