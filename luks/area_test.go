@@ -1,6 +1,7 @@
 package luks_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -190,5 +191,37 @@ func TestDetached(t *testing.T) {
 		if _, err := opens(t, e, g, "b", luks.AnySlot); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestDetachedDataOffset: a header apart from its data lies before the offset of the
+// data nevertheless, as cryptsetup demands.
+func TestDetachedDataOffset(t *testing.T) {
+	harness.Need(t, "cryptsetup")
+	data := image(t, 4<<20)
+	for _, off := range []int64{4096, 32 << 10, 320 << 10, 1 << 20} {
+		o := luks.FormatOptions{Key: cheap, KeySize: 64, Detached: true, DataSize: 4 << 20, DataOffset: off}
+		n, err := o.HeaderSize()
+		if off < 320<<10 {
+			if err == nil || !strings.Contains(err.Error(), "data offset") {
+				t.Errorf("data at %d: %v, want that the header takes more", off, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := image(t, n)
+		_, v, err := luks.Format(t.Context(), f, n, []byte("first"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Key.Wipe()
+		harness.ToolOK(t, "cryptsetup", "open", "--test-passphrase", "--disable-locks", "--key-file", keyFile(t, "first"), "--header", f.Name(), data.Name())
+	}
+	dev := disk(t, "luks2-argon2id").Image.Bytes(t)
+	over := withJSON(dev, strings.Replace(compact(t, dev), `"offset":"1048576"`, `"offset":"163840"`, 1))
+	if _, err := luks.Read(bytes.NewReader(over), int64(len(over)), luks.Options{Data: -1}); err == nil || !strings.Contains(err.Error(), "segments.0.offset") {
+		t.Errorf("data over keyslots, and perhaps elsewhere: %v", err)
 	}
 }

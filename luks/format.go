@@ -217,16 +217,21 @@ func (p *plan) choosePlace() error {
 	if off := p.DataOffset; off < 0 || off > maxBytes || off%sectorBytes != 0 {
 		return fmt.Errorf("data offset: %d is not a multiple of %d", off, sectorBytes)
 	}
-	bound := !p.Detached && p.DataOffset > 0 // the header ends where the data begins
+	bound := p.DataOffset > 0 // the header ends where the data begins, at the latest
 	switch n := p.KeyslotsSize; {
 	case n < 0 || n > maxKeyslotsSize || n%binarySize != 0:
 		return fmt.Errorf("keyslots size: %d is not a multiple of %d up to %d", n, binarySize, maxKeyslotsSize)
+	case n == 0 && bound && p.Detached:
+		p.KeyslotsSize = max(0, min(room/binarySize*binarySize, defaultHeader-copies))
 	case n == 0 && bound:
 		p.KeyslotsSize = max(0, min(room/binarySize*binarySize, maxKeyslotsSize))
 	case n == 0:
 		p.KeyslotsSize = max(defaultHeader-copies, defaultHeader/2)
 	}
 	if need := roundUp(materialSize(p.KeySize), areaAlign); p.KeyslotsSize < need {
+		if bound && room < need {
+			return fmt.Errorf("data offset: %d is less than the header takes with one key, %d", p.DataOffset, copies+need)
+		}
 		return fmt.Errorf("keyslots size: %d bytes are too few for one key: %d", p.KeyslotsSize, need)
 	}
 	if bound && p.KeyslotsSize > room {

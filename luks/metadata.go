@@ -170,7 +170,9 @@ func (h *Header) checkMetadata(detached bool) error {
 	for i := range h.Segments {
 		s := &h.Segments[i]
 		path := fmt.Sprintf("segments.%d", s.ID)
-		if !detached && s.Offset < end {
+		// 0 is the start of another device. What else there is lies behind the header,
+		// also on a device of its own: cryptsetup takes no other.
+		if (!detached || s.Offset > 0) && s.Offset < end {
 			return fmt.Errorf("%s.offset: %d lies within the header, which ends at %d", path, s.Offset, end)
 		}
 		if s.Backup() {
