@@ -115,7 +115,7 @@ func (h *Header) differs(m Medium, size int64, o Options) (why []string) {
 		now, new any
 	}{
 		{"version", old.Version, h.Version},
-		{"UUID", old.UUID, h.UUID},
+		{"UUID", printable(old.UUID), printable(h.UUID)},
 		{"data offset", old.Segments[0].Offset, h.Segments[0].Offset},
 		{"size of a header copy", old.Size, h.Size},
 		{"keyslots size", old.KeyslotsSize, h.KeyslotsSize},

@@ -12,7 +12,7 @@ type fields struct{ err error }
 
 func (f *fields) fail(path, format string, args ...any) {
 	if f.err == nil {
-		f.err = fmt.Errorf(path+": "+format, args...)
+		f.err = fmt.Errorf("%s: "+format, append([]any{path}, args...)...)
 	}
 }
 
@@ -184,7 +184,7 @@ func (f *fields) each(v *value, name string, do func(id int, o *value, path stri
 		return
 	}
 	for _, m := range list.members {
-		path := fmt.Sprintf("%s.%.40s", name, m.name)
+		path := name + "." + quotedName(m.name)
 		id, ok := parseID(m.name)
 		switch {
 		case !ok:
@@ -198,4 +198,14 @@ func (f *fields) each(v *value, name string, do func(id int, o *value, path stri
 			return
 		}
 	}
+}
+
+// quotedName is a name of metadata for an error: as it is, or quoted if it is long or
+// has what could steer a terminal.
+func quotedName(s string) string {
+	const enough = 40 // bytes
+	if q := strconv.QuoteToASCII(s); len(s) <= enough && q == `"`+s+`"` {
+		return s
+	}
+	return fmt.Sprintf("%+.40q", s)
 }

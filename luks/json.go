@@ -75,7 +75,7 @@ func parseValue(d *json.Decoder, depth int) (*value, error) {
 				}
 				name = n.(string)
 				if seen[name] {
-					return nil, fmt.Errorf("%q: %w", name, errTwice)
+					return nil, fmt.Errorf("%s: %w", quotedName(name), errTwice)
 				}
 				seen[name] = true
 			}
