@@ -42,6 +42,7 @@ type diskReport struct {
 	Size    int64 // bytes of each disk
 	Rounds  int
 	Seconds float64 // of one run
+	Env     string  // of the second way
 	Noise   float64 `json:"processors_used_by_others"`
 	Sectors []int
 	Loads   []string
@@ -51,7 +52,7 @@ type diskReport struct {
 
 // runDisks measures LUKS2 disks beside tables.
 func runDisks(o options, loads []workload) error {
-	r := diskReport{Machine: measure.Machine(), Started: time.Now().UTC(), Size: o.size, Rounds: o.rounds, Seconds: o.time.Seconds(), Sectors: []int{512, 4096}}
+	r := diskReport{Machine: measure.Machine(), Started: time.Now().UTC(), Size: o.size, Rounds: o.rounds, Seconds: o.time.Seconds(), Env: o.env, Sectors: []int{512, 4096}}
 	for _, w := range loads {
 		r.Loads = append(r.Loads, w.name)
 	}
@@ -192,7 +193,11 @@ func (d *disks) serve(s *server, n int) (table string, err error) {
 		}
 		args = append(args, "--config", config, "--state", filepath.Join(dir, "state"))
 	}
-	if err := s.launch([]string{ready.Env()}, ready, args...); err != nil {
+	env := []string{ready.Env()}
+	if s.name == diskWays[1] && d.o.env != "" {
+		env = append(env, d.o.env)
+	}
+	if err := s.launch(env, ready, args...); err != nil {
 		return "", err
 	}
 	defer func() {
@@ -311,16 +316,19 @@ func (r *diskReport) markdown(w io.Writer) {
 	if r.Noise > 0.25 {
 		p(" **The machine was busy: look at the ratios and the processor time alone.**")
 	}
+	if r.Env != "" {
+		p(" The second has %s in its environment.", r.Env)
+	}
 	p("\n\n| sector | workload |")
 	for _, way := range diskWays {
 		p(" %s |", way)
 	}
-	p(" processor seconds for a GiB |\n|---:|---|%s---|\n", strings.Repeat("---|", len(diskWays)))
+	p(" processor seconds for a GiB | 99th percentile, µs |\n|---:|---|%s---|---|\n", strings.Repeat("---|", len(diskWays)))
 	for _, sector := range r.Sectors {
 		for _, l := range r.Loads {
 			f, unit := speed(l)
 			p("| %d | %s, %s |", sector, l, unit)
-			var costs []string
+			var costs, late []string
 			for i, way := range diskWays {
 				p(" %s", measure.Figure(measure.Median(r.rounds(sector, way, l, f))))
 				if i > 0 {
@@ -328,8 +336,9 @@ func (r *diskReport) markdown(w io.Writer) {
 				}
 				p(" |")
 				costs = append(costs, measure.Figure(r.cost(sector, way, l)))
+				late = append(late, measure.Figure(measure.Median(r.rounds(sector, way, l, p99))))
 			}
-			p(" %s |\n", strings.Join(costs, " · "))
+			p(" %s | %s |\n", strings.Join(costs, " · "), strings.Join(late, " · "))
 		}
 	}
 	measure.WriteAims(w, r.Aims)

@@ -29,6 +29,7 @@ type options struct {
 	time     time.Duration // length of one run
 	servers  string        // comma list of substrings; empty: all
 	loads    string
+	env      string
 	disks    bool // LUKS2 disks beside tables, instead of servers
 	json     bool
 	progress bool
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&o.loads, "loads", "", "only workloads whose name contains one of these `words` (comma)")
 	flag.Float64Var(&o.noise, "noise", 0.10, "repeat a run, twice at most, during which other processes used more than this `share` of a processor")
 	flag.BoolVar(&o.disks, "luks", false, "measure LUKS2 disks beside crypt tables instead, in many short rounds (default 25 of 0.1s)")
+	flag.StringVar(&o.env, "env", "", "with -luks: `NAME=VALUE` for the environment of the table's second daemon, to see what it costs")
 	flag.BoolVar(&o.json, "json", false, "print every sample as JSON instead of the report")
 	flag.BoolVar(&o.progress, "progress", measure.Terminal(os.Stderr), "say on standard error what is being measured")
 	flag.Parse()
