@@ -22,6 +22,15 @@ func (m *Manager) EvictKey(ctx context.Context, k *blkcrypto.Key) blkcrypto.Plac
 	if m.engine == nil {
 		return m.pass.evictKey(ctx, k)
 	}
+	t, start := m.began()
+	p := m.evictEverywhere(ctx, k)
+	if t != nil && p.Err == nil {
+		(*t).Evicted(k, start, (*t).Now())
+	}
+	return p
+}
+
+func (m *Manager) evictEverywhere(ctx context.Context, k *blkcrypto.Key) blkcrypto.Place {
 	if m.direct.engine != nil {
 		return m.evictDirect(ctx, k)
 	}

@@ -29,8 +29,9 @@ type Manager struct {
 	// may miss a slot that moves, and must look again once it has a reference.
 	table []atomic.Pointer[slot]
 
-	open   atomic.Bool // a Get that finds its key need not ask for mu
-	queued atomic.Bool // somebody waits: the release of a slot may concern him
+	open   atomic.Bool            // a Get that finds its key need not ask for mu
+	queued atomic.Bool            // somebody waits: the release of a slot may concern him
+	tracer atomic.Pointer[Tracer] // nil: nobody traces
 
 	_     [64]byte      // away from what every Get reads
 	clock atomic.Uint64 // the tick of the last release

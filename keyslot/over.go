@@ -81,9 +81,13 @@ func (o *over) Do(ctx context.Context, r block.Request) error {
 		defer k.Leave(r.Lane)
 	}
 	r.Flags &^= block.KeyHeld // the context goes no further
+	t, start := o.m.began()
 	err := o.transform(ctx, r)
 	if err == nil {
 		k.Served(r.Lane, o.software)
+	}
+	if t != nil && !errors.Is(err, block.ErrWouldBlock) {
+		(*t).Request(Traced{r.Op, err != nil, r.Crypt, r.Off, r.Len, start, (*t).Now()})
 	}
 	return err
 }
