@@ -27,7 +27,7 @@ var floors = map[string]int{
 	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "internal/camellia": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4, "fscrypt": 4, "internal/ext4": 4, "internal/f2fs": 4,
-	"dm": 5, "backend": 5,
+	"dm": 5, "backend": 5, "internal/trace": 5,
 	"export": 6, "keystore": 6, "control": 6, "internal/keysource": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,

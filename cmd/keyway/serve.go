@@ -59,6 +59,7 @@ clients write.`,
 	cmd.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse writes to IMAGE")
 	cmd.Flags().StringVar(&s.config, "config", "", "configuration `file` (TOML)")
 	cmd.Flags().StringVar(&s.state, "state", "", "state `directory` (default $XDG_STATE_HOME/keyway, for root /var/lib/keyway)")
+	cmd.Flags().StringVar(&s.trace, "trace", "", "write down what keyslots are used for, in a new `file` that \"keyway slots\" reads")
 	cmd.Flags().StringVar(&s.level, "log-level", "info", "least `level` of the log: debug, info, warn, error")
 	cmd.Flags().StringVar(&s.memory, "key-memory", "", "`where` keys are kept: best (locked, and hidden if the kernel can), locked, or insecure: what cannot be locked may be swapped (default best)")
 	return cmd
@@ -67,6 +68,7 @@ clients write.`,
 // serving is what serve was asked for: a daemon, or the data of an image alone.
 type serving struct {
 	config, state, level, memory string
+	trace                        string // file; "": none
 
 	image    string // "": none
 	volume   volumeFlags
@@ -106,7 +108,7 @@ func (s *serving) check(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-func (c *cli) runServe(s serving) error {
+func (c *cli) runServe(s serving) (err error) {
 	var lv slog.Level
 	if err := lv.UnmarshalText([]byte(s.level)); err != nil {
 		return misusef("--log-level %q is not debug, info, warn or error", s.level)
@@ -147,12 +149,20 @@ func (c *cli) runServe(s serving) error {
 	if o.Config == nil {
 		o.Config = kw.ZeroConfig(o.State, o.Socket)
 	}
-	var err error
 	if o.Listeners, err = passedListeners(); err != nil {
 		return err
 	}
+	if s.trace != "" {
+		if o.Trace, err = newTrace(s.trace, func(err error) { log.Error("trace", "err", err) }); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, o.Trace.Close()) }()
+	}
 	d, err := kw.Start(ctx, o)
 	if err != nil {
+		if o.Trace != nil {
+			o.Trace.Discard() // there is nothing in it, and the next start wants the name
+		}
 		return imageHint(err, v)
 	}
 	err = c.ready(ctx, log, o, s, v)

@@ -26,6 +26,7 @@ import (
 
 	"keyway/control"
 	"keyway/dm"
+	"keyway/internal/trace"
 	"keyway/keyslot"
 	"keyway/keyslot/emul"
 	"keyway/keyslot/soft"
@@ -41,6 +42,10 @@ type Options struct {
 	Socket  string  // of control
 	Version string
 	Log     *slog.Logger
+
+	// Trace is told of every request that uses a keyslot, of an engine or of the
+	// fallback; nil: nobody is. It stays the caller's, who closes it after Close.
+	Trace *trace.Writer
 
 	// Listeners that a service manager has opened: "control", or an export's
 	// address as "unix:/path" or "tcp:host:port".
@@ -137,6 +142,7 @@ func Start(ctx context.Context, o Options) (d *Daemon, err error) {
 	if err != nil {
 		return nil, errors.Join(err, d.state.close())
 	}
+	d.trace(d.fallback)
 	if err = d.restore(ctx, s); err == nil {
 		err = d.save()
 	}
@@ -162,6 +168,9 @@ func (d *Daemon) Close(ctx context.Context) error {
 	}
 	errs = append(errs, d.endCalls(ctx))
 	errs = append(errs, d.closeExports(ctx), d.closeDevices(ctx), d.keys.Close(ctx), d.state.close())
+	if d.o.Trace != nil {
+		d.fallback.Trace(nil)
+	}
 	return errors.Join(errs...)
 }
 

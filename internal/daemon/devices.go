@@ -144,6 +144,7 @@ func (d *Daemon) makeLeaf(ctx context.Context, v *device, s deviceSpec, create b
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
+	d.trace(slots)
 	m, err := dm.NewLeaf(s.Name, dm.Leaf{Dev: dev, Text: s.Backend, Engine: slots, Fallback: d.fallback, Closing: stop}, d.options(v))
 	if u, ok := dev.(interface{ Unmake() }); ok {
 		if err != nil {

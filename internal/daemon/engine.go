@@ -90,6 +90,13 @@ func (d *Daemon) makeEngine(e engineSpec, name string) (m *keyslot.Manager, stop
 	return m, stop, nil
 }
 
+// trace has the keyslots of m traced, if anything is and m is not nil.
+func (d *Daemon) trace(m *keyslot.Manager) {
+	if m != nil && d.o.Trace != nil {
+		m.Trace(d.o.Trace.Engine(m.Name(), m.Stats().Slots))
+	}
+}
+
 // resetEvery resets a controller until stop is called, which returns when the last
 // reset has ended.
 func (d *Daemon) resetEvery(every time.Duration, m *keyslot.Manager, e *emul.Engine) (stop func()) {
