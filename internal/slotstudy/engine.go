@@ -20,7 +20,8 @@ type waiter struct {
 	arrived int64
 	evict   bool
 	waited  bool // it was not served at once
-	blocked bool // all slots were in use
+	blocked bool // all slots were in use when it came
+	full    int  // how often they had been
 }
 
 // An engine has the state of a keyslot.Manager.
@@ -30,9 +31,13 @@ type engine struct {
 	queue   []waiter
 	starved int32 // the item that waits for a slot while the engine has nothing to do; -1: none
 	passed  int   // hits served past it
+	full    int   // how often requests turned out to use all slots
 
 	calling bool // the engine programs or evicts
 	called  call
+
+	waitedFor bool // somebody may wait whose key is in a slot
+	leavings  int  // evictions under way
 }
 
 // A call is what the engine does.
@@ -52,14 +57,32 @@ func (r *replay) get(e *engine, i int32) {
 	r.await(e, waiter{item: i, arrived: r.now})
 }
 
-// await puts w into the queue.
+// await puts w into the queue, if it cannot be served at once. For those who are there
+// already nothing has changed since the last pump.
 func (r *replay) await(e *engine, w waiter) {
-	e.queue = append(e.queue, w)
-	r.pump(e)
-	if n := len(e.queue); n > 0 && e.queue[n-1].item == w.item && !w.evict {
-		e.queue[n-1].waited = true
-		r.row.Waits++
+	if e.calling && e.starved >= 0 {
+		r.pump(e) // an eviction has taken the engine: nobody is starved any more
 	}
+	if r.serve(e, &w, e.starved >= 0) {
+		return
+	}
+	if !w.evict {
+		w.waited = true
+		r.row.Waits++
+		w.blocked, w.full = e.starved >= 0, e.full
+		if e.starved < 0 && r.starves(e, &w) {
+			e.starved, e.passed = w.item, 0
+			e.full++
+		}
+		r.waiting[r.l.items[w.item].key]++
+	}
+	e.queue = append(e.queue, w)
+}
+
+// starves reports whether w, which cannot be served, waits for a slot and for nothing
+// else.
+func (r *replay) starves(e *engine, w *waiter) bool {
+	return !w.evict && !e.calling && r.leaving[r.l.items[w.item].key] == 0
 }
 
 // put is Slot.Put of a request with key k, whose slot still has it.
@@ -69,7 +92,7 @@ func (r *replay) put(e *engine, k int32) {
 		e.clock++
 		s.released = e.clock
 	}
-	if s.refs--; s.refs == 0 && len(e.queue) > 0 {
+	if s.refs--; s.refs == 0 && len(e.queue) > 0 && (!e.calling || e.starved >= 0) {
 		r.pump(e)
 	}
 }
@@ -77,11 +100,12 @@ func (r *replay) put(e *engine, k int32) {
 // hit returns the slot of k with a new reference, -1 if there is none or if too many
 // have passed the starved waiter.
 func (r *replay) hit(e *engine, k int32, starved bool) int32 {
-	if r.leaving[k] > 0 || starved && e.passed >= maxPassed {
-		return -1
-	}
 	s := r.slotOf[k]
 	if s < 0 {
+		return -1
+	}
+	if r.leaving[k] > 0 || starved && e.passed >= maxPassed {
+		e.waitedFor = true
 		return -1
 	}
 	if starved {
@@ -93,15 +117,23 @@ func (r *replay) hit(e *engine, k int32, starved bool) int32 {
 
 // pump serves the queue as far as it can be.
 func (r *replay) pump(e *engine) {
-	starved := false
+	starved, all := false, e.waitedFor || e.leavings > 0
+	e.waitedFor = false
 	left := e.queue[:0]
-	for _, w := range e.queue {
-		if r.serve(e, &w, starved) {
+	for i := range e.queue {
+		w := &e.queue[i]
+		if (e.calling || starved) && !all {
+			// Nobody's key is in a slot, and nothing else can be had.
+			left = append(left, e.queue[i:]...)
+			break
+		}
+		if r.serve(e, w, starved) {
 			continue
 		}
-		left = append(left, w)
-		if !starved && !w.evict && !e.calling && r.leaving[r.l.items[w.item].key] == 0 {
+		left = append(left, *w)
+		if !starved && r.starves(e, w) {
 			starved = true
+			e.full++
 			if e.starved != w.item {
 				e.starved, e.passed = w.item, 0
 			}
@@ -119,7 +151,7 @@ func (r *replay) serve(e *engine, w *waiter, starved bool) bool {
 		return r.serveEvict(e, w, k)
 	}
 	if r.hit(e, k, starved) >= 0 {
-		r.granted(w)
+		r.granted(e, w)
 		r.begin(w.item)
 		return true
 	}
@@ -127,12 +159,10 @@ func (r *replay) serve(e *engine, w *waiter, starved bool) bool {
 		return false
 	}
 	if starved || e.calling || r.slotOf[k] >= 0 {
-		w.blocked = w.blocked || starved
 		return false
 	}
 	n := e.victim()
 	if n < 0 {
-		w.blocked = true
 		return false
 	}
 	s := &e.slots[n]
@@ -141,7 +171,7 @@ func (r *replay) serve(e *engine, w *waiter, starved bool) bool {
 		r.replaced = true
 	}
 	s.old, s.key, s.refs = s.key, k, taken
-	r.granted(w)
+	r.granted(e, w)
 	r.work(e, call{item: w.item, slot: n}, r.program)
 	return true
 }
@@ -213,6 +243,7 @@ func (r *replay) worked(e *engine) {
 	r.slotOf[s.key] = c.slot
 	e.calling = false
 	r.row.Programs++
+	e.waitedFor = e.waitedFor || r.waiting[s.key] > 0
 	r.pump(e)
 	r.begin(c.item)
 }
@@ -225,6 +256,7 @@ func (r *replay) leave(e *engine, i int32) {
 		return
 	}
 	r.leaving[k]++
+	e.leavings++
 	r.pump(e)
 	r.await(e, waiter{item: i, arrived: r.now, evict: true})
 }
@@ -236,7 +268,9 @@ func (r *replay) evicted() {
 		r.ending = r.ending[1:]
 		k := r.l.items[i].key
 		r.leaving[k]--
-		r.pump(&r.engines[r.l.engine[k]])
+		e := &r.engines[r.l.engine[k]]
+		e.leavings--
+		r.pump(e)
 		r.finished(i)
 	}
 }

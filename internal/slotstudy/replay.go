@@ -14,6 +14,7 @@ type replay struct {
 	// By key.
 	slotOf  []int32           // -1: in none
 	leaving []int32           // evictions under way
+	waiting []int32           // requests
 	pending map[int32][]int32 // evictions that wait for requests which came before them
 
 	left   []int32 // requests that have not ended, of each age
@@ -39,7 +40,7 @@ const (
 func newReplay(l *Load, slots int, program, evict int64) *replay {
 	r := &replay{
 		l: l, program: program, evict: evict, engines: make([]engine, l.engines),
-		slotOf: make([]int32, len(l.engine)), leaving: make([]int32, len(l.engine)), left: slices.Clone(l.ages), oldest: make([]int32, len(l.engine)),
+		slotOf: make([]int32, len(l.engine)), leaving: make([]int32, len(l.engine)), waiting: make([]int32, len(l.engine)), left: slices.Clone(l.ages), oldest: make([]int32, len(l.engine)),
 		pending: map[int32][]int32{},
 	}
 	for i := range r.slotOf {
@@ -150,12 +151,13 @@ func (r *replay) drained(e *item) bool {
 	return *age > e.age
 }
 
-func (r *replay) granted(w *waiter) {
+func (r *replay) granted(e *engine, w *waiter) {
 	if !w.waited {
 		return
 	}
+	r.waiting[r.l.items[w.item].key]--
 	r.waits = append(r.waits, r.now-w.arrived)
-	if w.blocked {
+	if w.blocked || w.full != e.full {
 		r.row.Blocked++
 	}
 }
