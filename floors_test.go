@@ -21,13 +21,14 @@ import (
 var floors = map[string]int{
 	"internal/invariant": -1, "internal/point": -1, // of build tags, for everybody
 	"internal/secret": 0, "internal/arena": 0, "internal/nbdproto": 0,
-	"internal/size": 0, "internal/nearest": 0, "internal/plural": 0, "internal/roofline": 0, "doc/targets": 0, "internal/fstype": 0,
+	"internal/size": 0, "internal/nearest": 0, "internal/plural": 0, "internal/roofline": 0, "internal/svg": 0, "doc/targets": 0, "internal/fstype": 0,
 	"blkcrypto": 1, "internal/aes": 1, "internal/cts": 1, "internal/dataunit": 1,
 	"internal/digest": 1, "internal/argon2": 2, "internal/pbkdf2": 2, "internal/hkdf": 2,
 	"block": 2, "xts": 2, "adiantum": 2, "hctr2": 2, "internal/camellia": 2, "essiv": 2, "sm4xts": 2, "internal/cipher": 3, "dmcrypt": 3,
 	"keyslot": 4, "internal/measure": 4,
 	"luks": 4, "fscrypt": 4, "internal/ext4": 4, "internal/f2fs": 4,
 	"dm": 5, "backend": 5, "internal/trace": 5,
+	"internal/slotstudy": 6,
 	"export": 6, "keystore": 6, "control": 6, "internal/keysource": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,

@@ -165,15 +165,3 @@ func TestBenchSVGIsWellFormed(t *testing.T) {
 		}
 	}
 }
-
-func TestTicksAreRoundAndFew(t *testing.T) {
-	for most := 0.001; most < 2000; most *= 1.07 {
-		step, top := ticks(most)
-		if n := top / step; top < most || top > 1.6*most || n < 1.9 || n > 10 {
-			t.Errorf("up to %g: steps of %g up to %g", most, step, top)
-		}
-	}
-	if step, top := ticks(0); step <= 0 || top <= 0 {
-		t.Errorf("up to 0: steps of %g up to %g", step, top)
-	}
-}

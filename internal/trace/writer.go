@@ -48,7 +48,7 @@ type Writer struct {
 	mu      sync.Mutex // guards what follows
 	now     piece
 	events  int
-	engines map[Engine]int64 // by name and slots
+	engines map[Engine]int64    // by name and slots
 	keys    map[uint64]struct{} // that the file knows
 	closed  bool
 
