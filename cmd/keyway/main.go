@@ -156,7 +156,7 @@ served over NBD.
 	root.AddCommand(
 		c.serve(), c.create(), c.load(), c.clear(), c.suspend(), c.resume(), c.reload(), c.remove(), c.rename(),
 		c.table(), c.status(), c.info(), c.deps(), c.ls(), c.message(), c.wait(), c.events(), c.crypto(), c.explain(), c.targets(),
-		c.key(), c.export(), c.luks(), c.fscrypt(), c.bench(), completion(), c.version(),
+		c.key(), c.export(), c.luks(), c.fscrypt(), c.bench(), c.slots(), completion(), c.version(),
 	)
 	return root
 }

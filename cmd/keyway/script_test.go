@@ -39,6 +39,8 @@ func (t tests) Run() int {
 //	crash             ends it as a power cut would
 //	term              ends it by SIGTERM and wants status 0
 //	log TEXT          wants that in its log
+//	contains FILE TEXT
+//	                  wants that in FILE, within a minute
 //	key FILE N        writes a key of 64 bytes, different for each N
 //	age FILE OUT PASS encrypts FILE as age does, for a passphrase
 //	request DEVICE read|write SECTOR
@@ -68,7 +70,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "key": cmdKey, "age": cmdAge, "request": cmdRequest,
+			"daemon": cmdDaemon, "crash": cmdCrash, "term": cmdTerm, "log": cmdLog, "contains": cmdContains, "key": cmdKey, "age": cmdAge, "request": cmdRequest,
 			"fixture": func(ts *testscript.TestScript, _ bool, args []string) { cmdFixture(t, ts, args[0]) },
 			"fsimage": func(ts *testscript.TestScript, _ bool, args []string) { cmdFsImage(t, ts, args) },
 			"reads":   func(ts *testscript.TestScript, _ bool, args []string) { cmdReads(t, ts, args[0], args[1]) },
@@ -173,6 +175,18 @@ func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if found == neg {
 		ts.Fatalf("log: %q: found %v\n%s", args[0], found, d.log.String())
+	}
+}
+
+func cmdContains(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(b), args[1]) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s: no %q (%v)\n%s", args[0], args[1], err, b)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ type Facts struct {
 	Engines   int   // that are used
 	Peak      int   // keys that requests of one engine use at the same time, at most
 	Possible  int   // hits with as many slots as there are keys
-	Span      int64 // nanoseconds from the first start to the last end
+	Span      int64 // nanoseconds from the first start to the last end of a request
 	Truncated bool
 }
 
@@ -159,7 +159,11 @@ func (l *Load) count(byEnd []int32) {
 	if len(l.items) == 0 {
 		return
 	}
-	f.Span = l.items[byEnd[len(byEnd)-1]].end - l.items[0].start
+	for _, i := range byEnd {
+		if it := &l.items[i]; !it.evict {
+			f.Span = it.end - l.items[0].start
+		}
+	}
 	seen, resident := make([]int32, len(l.engine)), make([]bool, len(l.engine))
 	using, busy := make([]int32, len(l.engine)), make([]int, l.engines)
 	used := map[int32]bool{}

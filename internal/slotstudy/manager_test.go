@@ -138,7 +138,12 @@ func (w workload) run(t *testing.T, slots int) (began []int64, all []keyslot.Sta
 	var wg sync.WaitGroup
 	for i, e := range w.events {
 		wg.Go(func() {
-			defer func() { ended[i] = int64(time.Since(begin)); close(done[i]) }()
+			defer func() {
+				if !e.evict {
+					ended[i] = int64(time.Since(begin))
+				}
+				close(done[i])
+			}()
 			if after := w.after(i); after >= 0 {
 				<-done[after]
 				time.Sleep(time.Duration(e.start - w.events[after].end))
@@ -213,7 +218,7 @@ func TestReplayIsWhatTheManagerDoes(t *testing.T) {
 					t.Errorf("seed %d, %d slots: %d programs, %d waits, %d evictions, and of a manager %+v", seed, slots, row.Programs, row.Waits, row.Evicted, sum)
 				}
 				if end := w.events[0].start + l.facts.Span + int64(row.Added); end != last {
-					t.Errorf("seed %d, %d slots: the last event ended at %d, with a manager at %d", seed, slots, end, last)
+					t.Errorf("seed %d, %d slots: the last request ended at %d, with a manager at %d", seed, slots, end, last)
 				}
 				waits, blocked, evicted = waits+row.Waits, blocked+row.Blocked, evicted+row.Evicted
 			})

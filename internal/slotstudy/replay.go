@@ -21,7 +21,7 @@ type replay struct {
 	oldest []int32 // age of each key before which all have ended
 
 	ending   []int32 // evictions that have just succeeded
-	last     int64   // when the last item so far ended
+	last     int64   // when the last request so far ended
 	replaced bool    // a key had to go for another
 	waits    []int64 // of those who waited
 	row      Row
@@ -116,11 +116,14 @@ func (r *replay) begin(i int32) {
 // finished lets begin what begins after i.
 func (r *replay) finished(i int32) {
 	it := &r.l.items[i]
-	r.last = max(r.last, r.now)
 	if f := r.l.follows[i]; f >= 0 {
 		r.events.push(r.now+r.l.items[f].start-it.end, arrives, f)
 	}
-	if it.key < 0 || it.evict {
+	if it.evict {
+		return
+	}
+	r.last = r.now
+	if it.key < 0 {
 		return
 	}
 	g := r.l.base[it.key] + it.age

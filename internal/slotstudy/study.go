@@ -31,7 +31,7 @@ type Row struct {
 	MaxWait  time.Duration
 
 	Programming time.Duration // that the engines took to program and to evict
-	Added       time.Duration // by which the load ended later than in the trace
+	Added       time.Duration // by which the last request ended later than in the trace; less than 0 where evictions took longer there
 }
 
 // HitRate is the part of all requests that were hits.
