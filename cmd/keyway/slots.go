@@ -146,13 +146,12 @@ func (f *slotsFlags) read() (*slotstudy.Load, *trace.Info, error) {
 	if err == nil {
 		return l, info, nil
 	}
-	if errors.Is(err, slotstudy.ErrNothing) && len(info.Engines) > 0 {
+	if errors.Is(err, slotstudy.ErrNothing) && f.only != "" {
 		var names []string
-		for _, e := range info.Engines {
+		for _, e := range info.Engines[:min(len(info.Engines), 20)] {
 			names = append(names, strconv.Quote(e.Name))
 		}
-		err = misuse{error: err, way: "engines of the trace: " + strings.Join(names[:min(len(names), 20)], ", ")}
-		return nil, nil, fmt.Errorf("trace %s: %w", f.trace, err)
+		return nil, nil, fmt.Errorf("trace %s: %w on an engine whose name contains %q: there are %s", f.trace, err, f.only, strings.Join(names, ", "))
 	}
 	return nil, nil, fmt.Errorf("trace %s: %w", f.trace, err)
 }
