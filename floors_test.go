@@ -29,7 +29,7 @@ var floors = map[string]int{
 	"luks": 4, "fscrypt": 4, "internal/ext4": 4, "internal/f2fs": 4,
 	"dm": 5, "backend": 5, "internal/trace": 5,
 	"internal/slotstudy": 6,
-	"export": 6, "keystore": 6, "control": 6, "internal/keysource": 6,
+	"export":             6, "keystore": 6, "control": 6, "internal/keysource": 6,
 	"internal/daemon": 7,
 	"cmd/keyway":      8,
 }
