@@ -246,6 +246,15 @@ func TestWithoutKey(t *testing.T) {
 				if n, err := file.Send(t.Context(), io.Discard); n != 0 || !errors.Is(err, volume.ErrNoKey) {
 					t.Errorf("%s: sent %d bytes without the key: %v", w.Path, n, err)
 				}
+				hashless := []byte(at[w.Inode]) // of another hash: the name of no file
+				if k := len(hashless) - len(w.NoKeyName); hashless[k] == 'A' {
+					hashless[k] = 'B'
+				} else {
+					hashless[k] = 'A'
+				}
+				if _, err := v.Lookup(string(hashless)); !errors.Is(err, volume.ErrNotExist) {
+					t.Errorf("%s: found with another hash: %v", w.Path, err)
+				}
 				if _, err := v.Lookup(w.Path); !errors.Is(err, volume.ErrNoKey) {
 					t.Errorf("%s: found without the key: %v", w.Path, err)
 				}

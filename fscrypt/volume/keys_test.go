@@ -7,7 +7,10 @@ import (
 	"keyway/blkcrypto"
 	"keyway/fscrypt/volume"
 	"keyway/internal/dmtest"
+	"keyway/keyslot"
+	"keyway/keyslot/emul"
 	"keyway/test/fixtures/fsimages"
+	"keyway/test/volumetest"
 )
 
 // image returns a file system of the fixtures by name.
@@ -81,5 +84,70 @@ func TestLastCloseEvicts(t *testing.T) {
 	}
 	if _, err := d.ReadAt(ctx, make([]byte, 100), 0); !errors.Is(err, volume.ErrClosed) {
 		t.Errorf("read from a closed volume: %v", err)
+	}
+}
+
+// After a cat of every file of two file systems, of which most have a key of their own,
+// no slot of a controller with 32 is enabled; and it was asked for every key.
+func TestCatOfAllLeavesNoKey(t *testing.T) {
+	for _, name := range []string{"ext4-4k", "f2fs"} {
+		f, w := image(t, name), dmtest.New(t)
+		spec, err := emul.ParseSpec("ufs?modes=AES-256-XTS&units=512,1024,4096&dun-bytes=8")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := emul.New("ufs", spec.Options)
+		m := keyslot.New(e)
+		w.Leaf("a", &volumetest.Medium{Bytes: disk(t, f, "a")}, m)
+		var receipts []blkcrypto.Eviction
+		v, err := volume.Open(t.Context(), w.Handle("a"), volume.Options{Evicted: func(e blkcrypto.Eviction) { receipts = append(receipts, e) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		addKeys(t, v, f)
+		check(t, v, f)
+		for slot := range e.Slots() {
+			if e.Enabled(slot) {
+				t.Errorf("%s: keyslot %d is enabled", name, slot)
+			}
+		}
+		if p := m.Stats().Programs; e.Slots() != 32 || p < 64 || len(receipts) < int(p) {
+			t.Errorf("%s: %d slots programmed %d times, %d receipts", name, e.Slots(), p, len(receipts))
+		}
+		for _, r := range receipts {
+			if r.Err() != nil {
+				t.Error(r.Err())
+			}
+		}
+		closeVolume(t, v)
+	}
+}
+
+// A key that the engine could not forget is told of, and the volume's Close tries again.
+func TestEvictionIsTriedAgain(t *testing.T) {
+	ctx, f, w := t.Context(), image(t, "ext4-4k"), dmtest.New(t)
+	spec, err := emul.ParseSpec("ufs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := emul.New("ufs", spec.Options)
+	w.Leaf("a", &volumetest.Medium{Bytes: disk(t, f, "a")}, keyslot.New(e))
+	v := mustOpen(t, w.Handle("a"))
+	addKeys(t, v, f)
+	file := mustLookup(t, v, "xts/p4096")
+	if _, err := file.ReadAt(ctx, make([]byte, 100), 0); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("the controller is gone")
+	e.Fail(gone)
+	if err := file.Close(ctx); !errors.Is(err, gone) {
+		t.Errorf("closed without the controller: %v", err)
+	}
+	if receipts, err := v.Close(ctx); !errors.Is(err, gone) || len(receipts) != 1 || receipts[0].Err() == nil {
+		t.Errorf("volume closed without the controller: %+v, %v", receipts, err)
+	}
+	e.Fail(nil)
+	if receipts, err := v.Close(ctx); err != nil || len(receipts) != 1 || receipts[0].Err() != nil || residents(w, "a") != 0 {
+		t.Errorf("volume closed: %+v, %v", receipts, err)
 	}
 }

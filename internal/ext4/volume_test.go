@@ -188,6 +188,7 @@ var encryptedRules = []struct {
 	{"an entry of another type", inEntry(7, 2), "and inode", ""},
 	{"a file of another policy", points(fileIn("xts-ino64")), "not that of its directory", ""},
 	{"an inode that is free", points(func(e *encrypted) uint32 { return e.get32(super) - 1 }), "not in use", ""},
+	{"no root", func(e *encrypted) { e.put16(e.inode(ext4.Root)+0x1a, 0); e.sealInode(ext4.Root) }, "the root: ", ""},
 	{"an inode that is none", points(func(e *encrypted) uint32 { return 1 << 30 }), "is not one of a file", ""},
 	{"the directory itself", func(e *encrypted) {
 		at, leaf := e.entry(e.file)

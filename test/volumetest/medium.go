@@ -5,6 +5,7 @@ package volumetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"keyway/block"
@@ -53,3 +54,6 @@ func (m *Medium) Info() block.Info {
 
 // Close does nothing.
 func (m *Medium) Close() error { return nil }
+
+// Linear is the table of a device of n bytes over another.
+func Linear(n int, dev string) string { return fmt.Sprintf("0 %d linear %s 0", n/512, dev) }
