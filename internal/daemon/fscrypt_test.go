@@ -16,6 +16,7 @@ import (
 
 	"keyway/control"
 	"keyway/dm"
+	"keyway/internal/secret"
 	"keyway/test/fixtures"
 	"keyway/test/fixtures/fsimages"
 )
@@ -114,17 +115,22 @@ func noTrace(t *testing.T, c *control.Client) {
 	}
 }
 
-// closed waits until nobody has top open.
-func closed(t *testing.T, c *control.Client) {
+// over waits until no call has a file system open, and wants that no master key is
+// left: there is as much key memory as before.
+func over(t *testing.T, d *Daemon, before secret.Usage) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		dev, err := c.Device(t.Context(), "top")
-		must(t, err)
-		if dev.Open == 0 {
-			return
-		}
+	n := 1
+	for end := time.Now().Add(time.Minute); n > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		d.mu.Lock()
+		n = d.calls.n
+		d.mu.Unlock()
 	}
-	t.Fatal("top is still open")
+	if n > 0 {
+		t.Fatal("a call that has lost its client goes on")
+	}
+	if now := secret.Held(); now.Hidden+now.Locked+now.Ordinary > before.Hidden+before.Locked+before.Ordinary {
+		t.Errorf("key memory: %+v, and before %+v", now, before)
+	}
 }
 
 // Every file of the fixture over engines and software, twice at once, and nothing is
@@ -314,21 +320,28 @@ func TestFscryptCallsWithoutTheKey(t *testing.T) {
 
 // A client that goes away in the middle leaves nothing behind.
 func TestFscryptCallEndsWithItsClient(t *testing.T) {
-	_, c, f := stripedFiles(t)
+	d, c, f := stripedFiles(t)
 	keys, in := keysOf(t, f)
+	// So that engines have what memory they keep.
+	_, err := c.FscryptCat(t.Context(), "top", control.Fscrypt{Paths: [][]byte{[]byte("xts/p50000")}, Keys: keys}, again(t, in), control.FscryptSink{
+		Data: func([]byte) error { return nil },
+	})
+	must(t, err)
+	over(t, d, secret.Usage{Locked: 1 << 40})
+	before := secret.Held()
 	gone := errors.New("gone")
 	sink := control.FscryptSink{Data: func([]byte) error { return gone }, Problem: func(control.FscryptProblem) error { return nil }}
 	r := control.Fscrypt{Paths: [][]byte{[]byte("xts/far")}, Keys: keys} // 5 GiB, most of it holes
 	if _, err := c.FscryptCat(t.Context(), "top", r, again(t, in), sink); !errors.Is(err, gone) {
 		t.Errorf("cat: %v, want %v", err, gone)
 	}
-	closed(t, c)
+	over(t, d, before)
 	noTrace(t, c)
 	r.Paths = nil
 	if _, err := c.FscryptExport(t.Context(), "top", r, again(t, in), sink); !errors.Is(err, gone) {
 		t.Errorf("export: %v, want %v", err, gone)
 	}
-	closed(t, c)
+	over(t, d, before)
 	noTrace(t, c)
 
 	// One that stops reading, and then ends.
@@ -345,7 +358,7 @@ func TestFscryptCallEndsWithItsClient(t *testing.T) {
 	if _, err := c.FscryptCat(ctx, "top", r, again(t, in), sink); !errors.Is(err, context.Canceled) {
 		t.Errorf("cat: %v, want %v", err, context.Canceled)
 	}
-	closed(t, c)
+	over(t, d, before)
 	noTrace(t, c)
 }
 
@@ -366,6 +379,11 @@ func TestFscryptCallEndsWithTheDaemon(t *testing.T) {
 	}()
 	<-begun
 	stop(t, d) // fails if a device is open or a key cannot be evicted
+	d.mu.Lock()
+	if d.calls.n != 0 {
+		t.Errorf("the daemon has ended, and %d calls go on", d.calls.n)
+	}
+	d.mu.Unlock()
 	close(done)
 	if err := <-ended; err == nil {
 		t.Error("a call that was ended is a success")

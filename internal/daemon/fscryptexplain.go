@@ -21,7 +21,7 @@ func (x *files) Explain(ctx context.Context, r control.Fscrypt) (e control.Fscry
 		return e, err
 	}
 	fail := func(err error) (control.FscryptExplanation, error) {
-		return e, fmt.Errorf("%s: %w", shown(path), filesHint(err))
+		return e, fmt.Errorf("%s: %w", shown(path), x.hint(err))
 	}
 	switch {
 	case f.Type != volume.Regular:

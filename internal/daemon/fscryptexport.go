@@ -36,16 +36,16 @@ func (x *files) Export(ctx context.Context, r control.Fscrypt, s control.Fscrypt
 	}
 	all, err := x.v.ReadDir(f)
 	if err != nil {
-		return t, fmt.Errorf("%s: %w", shown(top), filesHint(err))
+		return t, fmt.Errorf("%s: %w", shown(top), x.hint(err))
 	}
 	if locked(f) {
 		spec, _ := f.Policy()
-		return t, fmt.Errorf("%s: %w", shown(top), filesHint(&volume.NoKeyError{Of: "all beneath", Spec: spec.Key}))
+		return t, fmt.Errorf("%s: %w", shown(top), x.hint(&volume.NoKeyError{Of: "all beneath", Spec: spec.Key}))
 	}
 	w := walker{x: x, s: control.FscryptSink{Problem: p.problem}, open: true, seen: map[uint32]bool{f.Inode: true}}
 	w.visit = func(path string, _ volume.Entry, f *volume.File, err error) (bool, error) {
 		if err != nil {
-			return false, problem(w.s, path, err)
+			return false, x.problem(w.s, path, err)
 		}
 		return f.Type == volume.Directory && !locked(f), p.file(ctx, path, f)
 	}
@@ -81,7 +81,7 @@ func (p *packer) leftOut(ctx context.Context, name string, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return problem(control.FscryptSink{Problem: p.problem}, name, err)
+	return p.x.problem(control.FscryptSink{Problem: p.problem}, name, err)
 }
 
 // badName says why no archive has a file of that name. A medium may hold any name.

@@ -83,7 +83,23 @@ func (x *files) close(ctx context.Context) error {
 	return err
 }
 
-// filesHint adds the way out of what a volume says.
+// hint adds the way out of what the volume says.
+func (x *files) hint(err error) error {
+	need, missing := errors.AsType[*volume.NoKeyError](err)
+	switch {
+	case !missing || Hint(err) != "" || len(x.keys) == 0:
+		return filesHint(err)
+	case need.Spec.Version == 1:
+		return hint(err, fmt.Sprintf("--key %v=SOURCE says that a key was added under this descriptor", need.Spec))
+	}
+	var names []string
+	for _, k := range x.keys {
+		names = append(names, k.Spec().String())
+	}
+	return hint(err, "another key is needed: given is "+strings.Join(names, ", "))
+}
+
+// filesHint is hint where no keys are known.
 func filesHint(err error) error {
 	switch {
 	case err == nil || Hint(err) != "":
@@ -169,7 +185,7 @@ func (x *files) lookup(path string, follow bool) (*volume.File, error) {
 		return f, nil
 	}
 	if err != nil && !errors.Is(err, volume.ErrType) { // a symbolic link, for one, has no names
-		return nil, filesHint(err)
+		return nil, x.hint(err)
 	}
 	todo := strings.Split(path, "/")
 	at, links := "", 0
@@ -178,7 +194,7 @@ func (x *files) lookup(path string, follow bool) (*volume.File, error) {
 		todo = todo[1:]
 		next := cleanPath(at + "/" + name)
 		if f, err = x.v.Lookup(next); err != nil {
-			return nil, fmt.Errorf("at %s: %w", shown(next), filesHint(err))
+			return nil, fmt.Errorf("at %s: %w", shown(next), x.hint(err))
 		}
 		if f.Type != volume.Symlink || len(todo) == 0 && !follow {
 			at = next
@@ -189,7 +205,7 @@ func (x *files) lookup(path string, follow bool) (*volume.File, error) {
 		}
 		target, err := x.target(f)
 		if err != nil {
-			return nil, fmt.Errorf("at %s: %w", shown(next), filesHint(err))
+			return nil, fmt.Errorf("at %s: %w", shown(next), x.hint(err))
 		}
 		if strings.HasPrefix(target, "/") {
 			at = ""
@@ -261,7 +277,7 @@ func (w *writerFunc) Write(p []byte) (int, error) {
 }
 
 // problem tells a sink of a file that cannot be read.
-func problem(s control.FscryptSink, path string, err error) error {
-	err = filesHint(err)
+func (x *files) problem(s control.FscryptSink, path string, err error) error {
+	err = x.hint(err)
 	return s.Problem(control.FscryptProblem{Path: strings.ToValidUTF8(path, "\uFFFD"), Error: shown(path) + ": " + err.Error(), Hint: Hint(err)})
 }

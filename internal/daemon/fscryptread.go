@@ -43,7 +43,7 @@ func (x *files) List(ctx context.Context, r control.Fscrypt, s control.FscryptSi
 	w.open = !r.Brief || r.Recursive
 	all, err := x.v.ReadDir(f)
 	if err != nil {
-		return fmt.Errorf("%s: %w", shown(path), filesHint(err))
+		return fmt.Errorf("%s: %w", shown(path), x.hint(err))
 	}
 	return w.entries(ctx, path, f, all)
 }
@@ -94,19 +94,19 @@ func (w *walker) entry(ctx context.Context, path string, dir *volume.File, e vol
 		return err
 	}
 	if w.seen[f.Inode] {
-		return problem(w.s, path, fmt.Errorf("%w: directory inode %d has been met before", volume.ErrDamaged, f.Inode))
+		return w.x.problem(w.s, path, fmt.Errorf("%w: directory inode %d has been met before", volume.ErrDamaged, f.Inode))
 	}
 	w.seen[f.Inode] = true
 	defer func() { w.depth-- }()
 	if w.depth++; w.depth > maxNested {
-		return problem(w.s, path, fmt.Errorf("%w: more than %d directories deep", volume.ErrNotSupported, maxNested))
+		return w.x.problem(w.s, path, fmt.Errorf("%w: more than %d directories deep", volume.ErrNotSupported, maxNested))
 	}
 	all, err := w.x.v.ReadDir(f)
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return problem(w.s, path, err)
+		return w.x.problem(w.s, path, err)
 	}
 	return w.entries(ctx, path, f, all)
 }
@@ -125,7 +125,7 @@ func (x *files) Cat(ctx context.Context, r control.Fscrypt, s control.FscryptSin
 			return t, context.Cause(ctx)
 		case err != nil:
 			t.Problems++
-			if err := problem(s, path, err); err != nil {
+			if err := x.problem(s, path, err); err != nil {
 				return t, err
 			}
 		default:

@@ -92,11 +92,11 @@ type counted struct {
 func (c *census) walk(ctx context.Context, st *control.FscryptStatus) error {
 	root, err := c.x.v.Root()
 	if err != nil {
-		return filesHint(err)
+		return c.x.hint(err)
 	}
 	all, err := c.x.v.ReadDir(root)
 	if err != nil {
-		return filesHint(err)
+		return c.x.hint(err)
 	}
 	sink := control.FscryptSink{Problem: func(p control.FscryptProblem) error {
 		if len(st.Problems) < 100 {
@@ -107,7 +107,7 @@ func (c *census) walk(ctx context.Context, st *control.FscryptStatus) error {
 	w := walker{x: c.x, s: sink, open: true, seen: map[uint32]bool{root.Inode: true}}
 	w.visit = func(path string, _ volume.Entry, f *volume.File, err error) (bool, error) {
 		if err != nil {
-			return false, problem(sink, path, err)
+			return false, c.x.problem(sink, path, err)
 		}
 		return true, c.file(ctx, path, f)
 	}
