@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"keyway/test/fixtures"
 	"keyway/test/spawn"
 )
 
@@ -65,6 +66,10 @@ func TestKeysAreNowhere(t *testing.T) {
 		return p
 	}
 	sources := newSourceCanaries(t, dir, write)
+	phone := fsImage(t, "ext4", "ext4-1k")
+	master := canary{"master key", fixtures.Hex(phone.Directories[0].MasterKey)}
+	write("master.key", master.raw)
+	write("phone.img", phone.Disk(t, "a"))
 	keyFile, config := write("k.key", file.raw), write("c.toml", []byte(sources.config))
 	state := filepath.Join(dir, "st")
 
@@ -135,6 +140,15 @@ func TestKeysAreNowhere(t *testing.T) {
 	for _, args := range []string{"table", "table --json", "status", "info --json", "ls --tree --json", "crypto v --json", "key list", "key list --json", "export list --json"} {
 		run(true, nil, strings.Fields(args)...)
 	}
+	run(true, nil, "create", "phone", "--backend", "file:phone.img", "--engine", "ufs")
+	for _, args := range []string{"fscrypt cat phone xts/p4097 xts-ino64/a", "fscrypt status phone --json", "fscrypt ls -R phone", "explain phone --file xts/p4097"} {
+		run(true, nil, append(strings.Fields(args), "--key", "./master.key")...)
+		run(false, nil, append(strings.Fields(args), "--key", hex.EncodeToString(master.raw))...)
+		run(false, nil, append(strings.Fields(args), "--key", hex.EncodeToString(master.raw)+"=./master.key")...)
+	}
+	run(true, []byte(hex.EncodeToString(master.raw)+"\n"), "fscrypt", "cat", "phone", "xts/p4097", "--key", "prompt:")
+	run(false, append([]byte{1}, master.raw...), "fscrypt", "cat", "phone", "xts/p4097", "--key", "-")
+	run(false, master.raw, "fscrypt", "cat", "phone", "xts/absent", "--key", "-")
 	// So that the keys have been in slots.
 	run(true, nil, "export", "add", "v", "--nbd", "unix:v.sock")
 	run(true, nil, "export", "add", "w", "--nbd", "unix:w.sock")
@@ -142,7 +156,7 @@ func TestKeysAreNowhere(t *testing.T) {
 
 	look := func(what string, b []byte) {
 		t.Helper()
-		for _, c := range append([]canary{file, piped, inHex}, sources.all...) {
+		for _, c := range append([]canary{file, piped, inHex, master}, sources.all...) {
 			if found := c.find(b); found != "" {
 				t.Errorf("%s: %s", what, found)
 			}

@@ -44,7 +44,12 @@ on a VOLUME, whose policy, extent, key and DUN come first. --key is a master key
 			}
 			return exactly("NAME", "SECTOR")(cmd, args)
 		},
-		ValidArgsFunction: c.completeVolume,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return c.completeDevice(cmd), cobra.ShellCompDirectiveDefault
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := cmd.Flags().Changed
 			if given("file") {
@@ -85,6 +90,12 @@ on a VOLUME, whose policy, extent, key and DUN come first. --key is a master key
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "file", "", "a byte of the regular file at this `path` from the root of the file system")
+	cmd.RegisterFlagCompletionFunc("file", func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.completePath(cmd, &ff, args[0], begun)
+	})
 	f.StringVar(&offset, "offset", "0", "which byte of the file: `bytes`, or 4K, 1M, ...")
 	ff.add(f, "key")
 	f.Lookup("key").Usage = "the request comes with this `key` of the store; with --file a KEY as above, also several times"

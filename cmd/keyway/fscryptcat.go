@@ -51,13 +51,13 @@ follow, and the exit status is 1: it is never 0 when a byte is missing.
 		},
 	}
 	ff.add(cmd.Flags(), "key")
-	cmd.ValidArgsFunction = c.completeVolume
+	cmd.ValidArgsFunction = c.completeVolume(&ff, 0)
 	return c.withTimeout(cmd, giveUpReading)
 }
 
 // cause is err, or why ctx ended.
 func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err

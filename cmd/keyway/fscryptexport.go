@@ -67,7 +67,7 @@ of DIR, and no symbolic link in it is followed. Runs of zeros are holes in DIR.
 	f.StringVarP(&dir, "directory", "C", "", "`directory` to put the files into")
 	f.BoolVar(&force, "force", false, "replace files that exist")
 	ff.add(f, "key")
-	cmd.ValidArgsFunction = c.completeVolume
+	cmd.ValidArgsFunction = c.completeVolume(&ff, 1)
 	return c.withTimeout(cmd, giveUpReading)
 }
 

@@ -64,7 +64,13 @@ func readMasterKeys(ctx context.Context, keys []*masterKey) (err error) {
 		}
 	}()
 	for i, k := range keys {
-		if k.bytes, err = k.source.Read(ctx, sourceEnv()); err != nil {
+		env := sourceEnv()
+		if ask := env.Ask; len(keys) > 1 {
+			env.Ask = func(ctx context.Context, what string) (*secret.Buffer, error) {
+				return ask(ctx, fmt.Sprintf("--key %d, %s", i+1, what))
+			}
+		}
+		if k.bytes, err = k.source.Read(ctx, env); err != nil {
 			return fmt.Errorf("--key %d: %w", i+1, err)
 		}
 		k.Size = k.bytes.Len()

@@ -89,17 +89,21 @@ as they are.
 			}
 			defer func() { err = errors.Join(err, v.close(cmd.Context())) }()
 			base := strings.Trim(strings.Join(args[1:], ""), "/")
+			ctx, stop := c.limited(cmd.Context())
+			defer stop()
 			if c.json {
-				return listJSON(cmd.Context(), v, r)
+				err = listJSON(ctx, v, r)
+			} else {
+				err = listText(ctx, v, r, base, long)
 			}
-			return listText(cmd.Context(), v, r, base, long)
+			return cause(ctx, err)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&long, "long", "l", false, "type, permissions, links, owner, group, size, time and encryption")
 	f.BoolVarP(&r.Recursive, "recursive", "R", false, "all that is beneath too, by paths")
 	ff.add(f, "key")
-	cmd.ValidArgsFunction = c.completeVolume
+	cmd.ValidArgsFunction = c.completeVolume(&ff, 1)
 	return c.withTimeout(c.withJSON(cmd), giveUpReading)
 }
 
@@ -111,20 +115,6 @@ func volumeAndPath(cmd *cobra.Command, args []string) error {
 		return exactly("VOLUME")(cmd, args)
 	}
 	return atMost("VOLUME", "PATH")(cmd, args)
-}
-
-// completeVolume gives a shell the devices; a shell adds files by itself.
-func (c *cli) completeVolume(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	all, err := c.client().Devices(cmd.Context())
-	if err == nil {
-		for _, d := range all {
-			names = append(names, cobra.CompletionWithDesc(d.Name, "device"))
-		}
-	}
-	return names, cobra.ShellCompDirectiveDefault
 }
 
 // listJSON prints an array of entries as they come.

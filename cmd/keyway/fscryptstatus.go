@@ -57,7 +57,7 @@ Without a PATH all directories are read.
 		},
 	}
 	ff.add(cmd.Flags(), "key")
-	cmd.ValidArgsFunction = c.completeVolume
+	cmd.ValidArgsFunction = c.completeVolume(&ff, 1)
 	return c.withTimeout(c.withJSON(cmd), giveUpReading)
 }
 
