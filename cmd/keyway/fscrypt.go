@@ -65,12 +65,14 @@ type volumeFS interface {
 type fsFlags struct {
 	keys    []string
 	engine  string
+	trace   string // file; "": none
 	unclean bool
 }
 
 func (f *fsFlags) add(fs *pflag.FlagSet, keyFlag string) {
 	fs.StringArrayVar(&f.keys, keyFlag, nil, "`KEY` as above; may be given several times")
 	fs.StringVar(&f.engine, "engine", "", "inline engine in front of an image: none, cpu[?slots=N], ufs, cqhci or fmp[?OPTION=VALUE&...]")
+	fs.StringVar(&f.trace, "trace", "", "write down what keyslots are used for, in a new `file` that \"keyway slots\" reads; of an image")
 	fs.BoolVar(&f.unclean, "unclean", false, "read a file system that was not unmounted as it is: files may be old, or not fit together")
 }
 
@@ -88,6 +90,12 @@ func (c *cli) openFS(cmd *cobra.Command, f *fsFlags, name string) (volumeFS, err
 		return nil, err
 	}
 	ctx := cmd.Context()
+	if uri == "" && f.trace != "" {
+		return nil, misuse{
+			error: fmt.Errorf("%s: --trace: %q is a device of the daemon", cmd.CommandPath(), name),
+			way:   "\"keyway serve --trace FILE\" traces all that the daemon does",
+		}
+	}
 	if uri == "" {
 		if err := readMasterKeys(ctx, keys); err != nil {
 			return nil, err
@@ -109,7 +117,7 @@ func (c *cli) openFS(cmd *cobra.Command, f *fsFlags, name string) (volumeFS, err
 			return nil, errors.Join(err, v.close(ctx))
 		}
 	}
-	return v, nil
+	return f.traceFS(ctx, v)
 }
 
 // imageOf returns the backend URI of an image, "" if name is a device of the daemon.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,4 +19,27 @@ func newTrace(path string, fail func(error)) (*trace.Writer, error) {
 		return nil, fmt.Errorf("--trace: %w", err)
 	}
 	return w, nil
+}
+
+// traced is localFS of which a trace is written.
+type traced struct {
+	localFS
+	trace *trace.Writer
+}
+
+// traceFS begins the trace of --trace, if it is asked for. After an error l is closed.
+func (f *fsFlags) traceFS(ctx context.Context, l *localFS) (volumeFS, error) {
+	if f.trace == "" {
+		return l, nil
+	}
+	w, err := newTrace(f.trace, func(err error) { warn("%v", err) })
+	if err != nil {
+		return nil, errors.Join(err, l.close(ctx))
+	}
+	l.image.Trace(w)
+	return &traced{*l, w}, nil
+}
+
+func (t *traced) close(ctx context.Context) error {
+	return errors.Join(t.localFS.close(ctx), t.trace.Close())
 }
