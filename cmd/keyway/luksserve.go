@@ -13,6 +13,7 @@ import (
 
 	"keyway/control"
 	kw "keyway/internal/daemon"
+	"keyway/internal/keysource"
 	"keyway/internal/secret"
 	"keyway/internal/size"
 	"keyway/luks"
@@ -172,6 +173,9 @@ func volumeHelp(v *volume, d control.Device, e control.Export, socket string) st
 type keyFlags struct {
 	file string
 	fd   int
+	// Of the bytes of either, as texts of sizes: which are the passphrase.
+	offset, size string
+	flags        string // their names without --, up to "offset" and "size"
 }
 
 func (k *keyFlags) add(f *pflag.FlagSet) { k.addNamed(f, "key", "the passphrase") }
@@ -180,6 +184,29 @@ func (k *keyFlags) add(f *pflag.FlagSet) { k.addNamed(f, "key", "the passphrase"
 func (k *keyFlags) addNamed(f *pflag.FlagSet, name, what string) {
 	f.StringVar(&k.file, name+"-file", "", "`file` whose bytes are "+what+", - for standard input to its end")
 	f.IntVar(&k.fd, name+"-fd", -1, "open `descriptor` whose bytes, to the end, are "+what)
+	k.flags = name + "file-"
+	f.StringVar(&k.offset, k.flags+"offset", "", "`bytes` of them to skip first")
+	f.StringVar(&k.size, k.flags+"size", "", "how many `bytes` of them to take (default: to the end)")
+}
+
+// part is which of the bytes of a file or descriptor are the passphrase.
+func (k *keyFlags) part() (p keysource.Part, err error) {
+	for _, x := range []struct {
+		name, text string
+		least      int64
+		to         *int64
+	}{{"offset", k.offset, 0, &p.Offset}, {"size", k.size, 1, &p.Size}} {
+		if x.text == "" {
+			continue
+		}
+		if !k.given() {
+			return p, misusef("--%s%s is of a key file or a descriptor, and none is named", k.flags, x.name)
+		}
+		if *x.to, err = size.Parse(x.text); err != nil || *x.to < x.least {
+			return p, misusef("--%s%s %q is no number of bytes", k.flags, x.name, x.text)
+		}
+	}
+	return p, nil
 }
 
 func (k *keyFlags) given() bool { return k.file != "" || k.fd >= 0 }
@@ -187,11 +214,14 @@ func (k *keyFlags) given() bool { return k.file != "" || k.fd >= 0 }
 // read reads a passphrase: of the descriptor, of the file, or a line of a terminal or
 // of standard input. The caller wipes it.
 func (k *keyFlags) read(ctx context.Context, prompt string) (*secret.Buffer, error) {
+	part, err := k.part()
 	switch {
+	case err != nil:
+		return nil, err
 	case k.fd >= 0 && k.file != "":
 		return nil, misusef("a key file and a descriptor are two passphrases: one has to do")
 	case k.fd < 0:
-		pass, err := readPassphrase(ctx, k.file, prompt)
+		pass, err := readPassphrase(ctx, k.file, part, prompt)
 		return pass, hintKey(err)
 	}
 	in := os.NewFile(uintptr(k.fd), "descriptor")
@@ -199,7 +229,7 @@ func (k *keyFlags) read(ctx context.Context, prompt string) (*secret.Buffer, err
 		return nil, misusef("descriptor %d is not open", k.fd)
 	}
 	defer in.Close()
-	pass, err := readSecret(ctx, in, fmt.Sprintf("descriptor %d", k.fd))
+	pass, err := readSecret(ctx, in, part, fmt.Sprintf("descriptor %d", k.fd))
 	return pass, hintKey(err)
 }
 

@@ -19,19 +19,21 @@ const (
 	maxKeyFile = 8 << 20
 )
 
-// readPassphrase reads from a key file, "-" being standard input to its end, or if
+// readPassphrase reads a part of a key file, "-" being standard input to its end, or if
 // file is "" one line: from the terminal, without echo, or from standard input. The
 // caller wipes it.
-func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, error) {
+func readPassphrase(ctx context.Context, file string, part keysource.Part, prompt string) (*secret.Buffer, error) {
 	if file == "" {
 		return readLine(ctx, os.Stdin, prompt)
 	}
 	var b *secret.Buffer
 	var err error
 	if file == "-" {
-		b, err = keysource.ReadStdin(ctx, os.Stdin, maxKeyFile)
+		if b, err = keysource.ReadStdin(ctx, os.Stdin, maxKeyFile); err == nil {
+			b, err = part.Cut(b)
+		}
 	} else {
-		b, err = keysource.ReadFile(ctx, &keysource.Env{}, file, maxKeyFile)
+		b, err = keysource.ReadPart(ctx, &keysource.Env{}, file, part, maxKeyFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", file, err)
@@ -39,10 +41,13 @@ func readPassphrase(ctx context.Context, file, prompt string) (*secret.Buffer, e
 	return b, nil
 }
 
-// readSecret reads what is open to its end, or until ctx ends; name says what it is.
-// The caller wipes the result.
-func readSecret(ctx context.Context, in *os.File, name string) (*secret.Buffer, error) {
+// readSecret reads what is open to its end, or until ctx ends, and returns a part of it;
+// name says what it is. The caller wipes the result.
+func readSecret(ctx context.Context, in *os.File, part keysource.Part, name string) (*secret.Buffer, error) {
 	b, err := keysource.ReadStdin(ctx, in, maxKeyFile)
+	if err == nil {
+		b, err = part.Cut(b)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -79,7 +79,7 @@ type serving struct {
 // check refuses what does not go together.
 func (s *serving) check(cmd *cobra.Command) (err error) {
 	if s.image == "" {
-		for _, name := range []string{"header", "key-file", "key-fd", "key-slot", "header-policy", "exact-size", "nbd", "read-only"} {
+		for _, name := range []string{"header", "key-file", "key-fd", "keyfile-offset", "keyfile-size", "key-slot", "header-policy", "exact-size", "nbd", "read-only"} {
 			if cmd.Flags().Changed(name) {
 				return misusef("serve: --%s belongs to an image, and none is named", name)
 			}
