@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyway/blkcrypto"
+	"keyway/hctr2"
 	"keyway/internal/cipher"
 	"keyway/internal/measure"
 	"keyway/internal/secret"
@@ -121,9 +122,9 @@ there; where the processor's counters can be read, perf c2c shows the lines.`,
 }
 
 func (f benchFlags) plan(timed bool) (*benchPlan, error) {
-	modes := blkcrypto.Modes()
+	modes := measure.Modes()
 	if f.mode != "" {
-		m, err := blkcrypto.ParseMode(f.mode)
+		m, err := measure.ParseMode(f.mode)
 		if err != nil {
 			return nil, misusef("bench: --mode: %w", err)
 		}
@@ -199,12 +200,19 @@ func usable(all []measure.Subject) error {
 	if len(all) == 0 || slices.ContainsFunc(all, func(s measure.Subject) bool { return s.Default }) {
 		return nil
 	}
-	key, err := secret.New(all[0].Mode.KeySize())
+	key, err := secret.New(measure.KeySize(all[0].Mode))
 	if err != nil {
 		return err
 	}
 	defer key.Wipe()
 	rand.Read(key.Bytes())
+	if all[0].Mode == measure.HCTR2 {
+		c, err := hctr2.New(key.Bytes(), 512)
+		if err == nil {
+			c.Wipe()
+		}
+		return err
+	}
 	c, err := cipher.New(all[0].Mode, 512, key.Bytes())
 	if err == nil {
 		c.Wipe()

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"keyway/blkcrypto"
 	"keyway/internal/measure"
 )
 
@@ -23,7 +22,7 @@ type chartData struct {
 }
 
 type chartGroup struct {
-	mode  blkcrypto.Mode
+	mode  string
 	limit float64 // bytes a second; 0: none
 	bars  []chartBar
 }
@@ -45,7 +44,7 @@ func (r *benchReport) chartData() chartData {
 		}
 	}
 	for _, mode := range r.plan.modes() {
-		g := chartGroup{mode: mode[0].Mode, limit: r.limit(mode[0].Mode, 1)}
+		g := chartGroup{mode: measure.Name(mode[0].Mode), limit: r.limit(mode[0].Mode, 1)}
 		d.max = max(d.max, g.limit)
 		for _, s := range mode {
 			for _, op := range []string{"encrypt", "decrypt"} {

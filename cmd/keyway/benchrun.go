@@ -108,7 +108,7 @@ func (r *benchReport) ciphers(rig *measure.Rig) (all []benchFigure) {
 			for _, op := range []string{"encrypt", "decrypt"} {
 				for _, c := range r.plan.cells {
 					all = append(all, benchFigure{
-						what: fmt.Sprintf("%v %s: %s %d×%d on %d", s.Mode, s.Impl, op, c.units, c.unit, cores),
+						what: fmt.Sprintf("%s %s: %s %d×%d on %d", measure.Name(s.Mode), s.Impl, op, c.units, c.unit, cores),
 						run: func(ctx context.Context, d time.Duration) (float64, error) {
 							ci, err := s.Open(c.unit)
 							if err != nil {
@@ -119,7 +119,7 @@ func (r *benchReport) ciphers(rig *measure.Rig) (all []benchFigure) {
 						},
 						put: func(v float64) {
 							r.Ciphers = append(r.Ciphers, cipherRow{
-								Mode: s.Mode.String(), Impl: s.Impl, Default: s.Default, Operation: op, DataUnit: c.unit, Units: c.units,
+								Mode: measure.Name(s.Mode), Impl: s.Impl, Default: s.Default, Operation: op, DataUnit: c.unit, Units: c.units,
 								Cores: cores, BytesPS: v, NsPerCall: float64(c.size()*cores) / v * 1e9,
 							})
 						},
@@ -154,7 +154,7 @@ func (r *benchReport) path(ctx context.Context) (*benchStack, error) {
 func (r *benchReport) compare() {
 	for i := range r.Ciphers {
 		c := &r.Ciphers[i]
-		m, _ := blkcrypto.ParseMode(c.Mode)
+		m, _ := measure.ParseMode(c.Mode)
 		if c.LimitPS = r.limit(m, c.Cores); c.LimitPS > 0 {
 			c.OfLimit = c.BytesPS / c.LimitPS
 		}
@@ -189,7 +189,7 @@ func (r *benchReport) copied(size, cores int) float64 {
 func (r *benchReport) figure(s measure.Subject, op string, c benchCell, cores int) *cipherRow {
 	for i := range r.Ciphers {
 		x := &r.Ciphers[i]
-		if x.Mode == s.Mode.String() && x.Impl == s.Impl && x.Operation == op && x.DataUnit == c.unit && x.Units == c.units && x.Cores == cores {
+		if x.Mode == measure.Name(s.Mode) && x.Impl == s.Impl && x.Operation == op && x.DataUnit == c.unit && x.Units == c.units && x.Cores == cores {
 			return x
 		}
 	}

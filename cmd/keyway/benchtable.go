@@ -53,7 +53,7 @@ type printer func(format string, a ...any)
 
 func (r *benchReport) modeTable(p printer, mode []measure.Subject) {
 	m := mode[0].Mode
-	units, runs, last := m.String(), "", 0
+	units, runs, last := measure.Name(m), "", 0
 	for i, c := range r.plan.cells {
 		at := r.plan.column(i)
 		if c.unit != last {

@@ -3,19 +3,21 @@ package measure
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"keyway/blkcrypto"
+	"keyway/hctr2"
 	"keyway/internal/cipher"
 )
 
 // What the product can do is measured, in every implementation, and the one that
 // is marked is the one that the product uses.
 func TestEveryModeThatSoftwareHasIsMeasured(t *testing.T) {
-	for _, m := range blkcrypto.Modes() {
+	for _, m := range Modes() {
 		all := Subjects(m)
-		if cipher.Supported(m) && len(all) == 0 {
+		if (m == HCTR2 || cipher.Supported(m)) && len(all) == 0 {
 			t.Errorf("%v is not measured: add its package to families", m)
 		}
 		used := 0
@@ -26,6 +28,40 @@ func TestEveryModeThatSoftwareHasIsMeasured(t *testing.T) {
 		}
 		if len(all) > 0 && used != 1 {
 			t.Errorf("%v: %d implementations are marked as used, want 1", m, used)
+		}
+	}
+}
+
+// Names are those of modes, both ways; HCTR2, which is no mode of blkcrypto, is one here,
+// and all its implementations are the same cipher.
+func TestNamesOfModes(t *testing.T) {
+	for _, m := range Modes() {
+		if got, err := ParseMode(Name(m)); got != m || err != nil {
+			t.Errorf("%q: %v, %v", Name(m), got, err)
+		}
+	}
+	if _, err := ParseMode("HCTR2"); err == nil || !strings.Contains(err.Error(), "AES-256-XTS") || !strings.Contains(err.Error(), "AES-256-HCTR2") {
+		t.Errorf("a name that is none: %v", err)
+	}
+	key, src := make([]byte, KeySize(HCTR2)), make([]byte, 3*512)
+	for _, dun := range []blkcrypto.DUN{{5}, {1<<64 - 1, 7}} {
+		p, err := hctr2.New(key, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, have := make([]byte, len(src)), make([]byte, len(src))
+		p.Encrypt(want, src, dun)
+		p.Wipe()
+		for _, s := range Subjects(HCTR2) {
+			c, err := s.OpenKey(key, 512)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Encrypt(have, src, dun)
+			if !slices.Equal(have, want) {
+				t.Errorf("%s by %s: another ciphertext than package hctr2", Name(s.Mode), s.Impl)
+			}
+			c.Wipe()
 		}
 	}
 }

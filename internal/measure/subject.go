@@ -10,6 +10,7 @@ import (
 	"keyway/adiantum"
 	"keyway/blkcrypto"
 	"keyway/essiv"
+	"keyway/hctr2"
 	"keyway/internal/cipher"
 	"keyway/internal/secret"
 	"keyway/sm4xts"
@@ -37,6 +38,44 @@ var families = []struct {
 	{[]blkcrypto.Mode{blkcrypto.AES128CBCESSIV}, essiv.Implementations, essiv.Implementation, dun128(essiv.NewWith)},
 	{[]blkcrypto.Mode{blkcrypto.Adiantum}, adiantum.Implementations, adiantum.Implementation, dun256(adiantum.NewWith)},
 	{[]blkcrypto.Mode{blkcrypto.SM4XTS}, sm4xts.Implementations, sm4xts.Implementation, dun128(sm4xts.NewWith)},
+	{[]blkcrypto.Mode{HCTR2}, hctr2.Implementations, hctr2.Implementation, dun256(hctr2.NewWith)},
+}
+
+// HCTR2 stands for a cipher that no engine has and that is no mode of blkcrypto: tables
+// of crypt take it, and fscrypt for names.
+const HCTR2 blkcrypto.Mode = 0
+
+const nameHCTR2 = "AES-256-HCTR2"
+
+// Modes are those of blkcrypto, and HCTR2.
+func Modes() []blkcrypto.Mode { return append(blkcrypto.Modes(), HCTR2) }
+
+// ParseMode returns the mode that Name has given this name.
+func ParseMode(name string) (blkcrypto.Mode, error) {
+	if name == nameHCTR2 {
+		return HCTR2, nil
+	}
+	m, err := blkcrypto.ParseMode(name)
+	if err != nil {
+		err = fmt.Errorf("unknown encryption mode %q (known: %v and %s)", name, blkcrypto.Modes(), nameHCTR2)
+	}
+	return m, err
+}
+
+// Name is what users call a mode.
+func Name(m blkcrypto.Mode) string {
+	if m == HCTR2 {
+		return nameHCTR2
+	}
+	return m.String()
+}
+
+// KeySize is the size of a key in bytes.
+func KeySize(m blkcrypto.Mode) int {
+	if m == HCTR2 {
+		return 32
+	}
+	return m.KeySize()
 }
 
 // Subjects are the implementations of mode m, the best first; none if software
@@ -57,7 +96,7 @@ func Subjects(m blkcrypto.Mode) (all []Subject) {
 
 // Open makes a cipher with a random key. The caller wipes it.
 func (s Subject) Open(unit int) (cipher.Cipher, error) {
-	key, err := secret.New(s.Mode.KeySize())
+	key, err := secret.New(KeySize(s.Mode))
 	if err != nil {
 		return nil, err
 	}
@@ -70,21 +109,21 @@ func (s Subject) Open(unit int) (cipher.Cipher, error) {
 func (s Subject) OpenKey(key []byte, unit int) (cipher.Cipher, error) {
 	c, err := s.open(s.Impl, key, unit)
 	if err != nil {
-		return nil, fmt.Errorf("%v by %s: %w", s.Mode, s.Impl, err)
+		return nil, fmt.Errorf("%s by %s: %w", Name(s.Mode), s.Impl, err)
 	}
 	return c, nil
 }
 
 // AESRounds is the number of AES rounds for each 16 bytes of data, 0 for a mode
-// that AES does not bound. What each data unit costs beside (a tweak, an IV) is
-// not in it.
+// that AES does not bound. What each data unit costs beside (a tweak, an IV), and the
+// hash of HCTR2, are not in it.
 func AESRounds(m blkcrypto.Mode) int {
 	switch m {
 	case blkcrypto.AES128XTS, blkcrypto.AES128CBCESSIV:
 		return 10
 	case blkcrypto.AES192XTS:
 		return 12
-	case blkcrypto.AES256XTS:
+	case blkcrypto.AES256XTS, HCTR2:
 		return 14
 	}
 	return 0
