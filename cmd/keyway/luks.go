@@ -19,7 +19,7 @@ func (c *cli) luks() *cobra.Command {
 		},
 	}
 	cmd.AddCommand(
-		c.luksFormat(), c.luksOpen(), c.luksDump(), c.luksAddKey(), c.luksChangeKey(), c.luksRemoveKey(), c.luksKillSlot(),
+		c.luksFormat(), c.luksOpen(), c.luksDump(), c.luksAddKey(), c.luksChangeKey(), c.luksRemoveKey(), c.luksKillSlot(), c.luksErase(),
 		c.luksPriority(), c.luksLabel(), c.luksFlags(), c.luksToken(), c.luksBackup(), c.luksRestore(), c.luksRepair(),
 	)
 	return cmd

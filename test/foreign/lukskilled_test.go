@@ -251,6 +251,47 @@ func TestLUKSEditsKilledAtEveryWrite(t *testing.T) {
 	}
 }
 
+// Who kills an erase has keyslots that open or are gone, and the same command takes the
+// rest: in the end nothing opens, neither here nor in cryptsetup.
+func TestLUKSEraseKilledAtEveryWrite(t *testing.T) {
+	harness.Need(t, "cryptsetup")
+	b := newLUKSBench(t)
+	other := b.file("other", []byte("of keyslot 1"))
+	for _, typ := range []string{"luks1", "luks2"} {
+		image := filepath.Join(b.Dir, typ+"e.img")
+		offset := map[string]string{"luks1": "6080", "luks2": "1088"}[typ]
+		b.OK(append([]string{"luks", "format", image, "--size", "3200K", "--type", typ, "--offset", offset, "--key-file", b.pass}, kdfLUKS...)...)
+		b.OK(append([]string{"luks", "add-key", image, "--key-file", b.pass, "--new-key-file", other}, kdfLUKS...)...)
+		if r := b.Run("luks", "erase", image); r.Code != 2 || !strings.Contains(r.Stderr, "keyslots 0, 1 will be gone, and the data lost for good") {
+			t.Errorf("without --yes: status %d, %s", r.Code, r.Stderr)
+		}
+		t.Run(typ, func(t *testing.T) {
+			b := b.in(t)
+			b.eachKill(6, image, []string{"luks", "erase", theCopy, "--yes"}, func(t *testing.T, image string, ended bool) {
+				// Without keyslots cryptsetup's status is another than for a wrong passphrase.
+				if !b.isLUKS(image) {
+					t.Fatal("the header is gone")
+				}
+				if !ended && b.Run("luks", "erase", image, "--yes").Code != 0 {
+					// Killed behind the last write that matters: nothing is left to do.
+					if r := b.Run("luks", "erase", image, "--yes"); r.Code != 1 || !strings.Contains(r.Stderr, "no keyslot is in use") {
+						t.Errorf("erase again: status %d, %s", r.Code, r.Stderr)
+					}
+				}
+				for _, pass := range []string{b.pass, other} {
+					if r := harness.Tool(t, "cryptsetup", "--batch-mode", "open", "--test-passphrase", "--key-file", pass, image); r.Code == 0 {
+						t.Error("erased, it opens with " + pass)
+					}
+				}
+				if text := b.cryptsetup("luksDump", image); strings.Contains(text, "ENABLED") || strings.Contains(text, "0: luks2") || strings.Contains(text, "1: luks2") {
+					t.Errorf("erased, there are keyslots:\n%s", text)
+				}
+				b.refused(image, "no keyslot is in use")
+			})
+		})
+	}
+}
+
 // A copy of a header that was destroyed, and a repair that is killed: the other copy opens
 // all the time, and another repair ends it.
 func TestLUKSRepairKilledAtEveryWrite(t *testing.T) {
