@@ -147,7 +147,7 @@ func Open(ctx context.Context, dev Device, o Options) (*Volume, error) {
 	switch {
 	case err == nil:
 		v.setExt4(e)
-		return v, nil
+		return v.fit()
 	case errors.Is(err, ext4.ErrJournal):
 		return nil, fmt.Errorf("%w: %w", ErrUnclean, err)
 	case !errors.Is(err, ext4.ErrNotExt4):
@@ -157,13 +157,22 @@ func Open(ctx context.Context, dev Device, o Options) (*Volume, error) {
 	switch {
 	case err == nil:
 		v.setF2FS(f)
-		return v, nil
+		return v.fit()
 	case errors.Is(err, f2fs.ErrUnclean):
 		return nil, fmt.Errorf("%w: %w", ErrUnclean, err)
 	case errors.Is(err, f2fs.ErrNotF2FS):
 		return nil, fmt.Errorf("%w on a device of %d bytes: is it encrypted as a whole, or does it begin elsewhere?", ErrUnknown, size)
 	}
 	return nil, err
+}
+
+// fit refuses a device whose blocks are larger than those of the file system: requests
+// could not be as small as its runs.
+func (v *Volume) fit() (*Volume, error) {
+	if n := v.dev.Info().LogicalBlock; n > v.info.BlockSize {
+		return nil, fmt.Errorf("%s: blocks of %d bytes, on a device with blocks of %d: %w", v.info.Kind, v.info.BlockSize, n, ErrNotSupported)
+	}
+	return v, nil
 }
 
 // Info returns what a user may want to know.

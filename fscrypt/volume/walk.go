@@ -43,26 +43,64 @@ func (v *Volume) Open(dir *File, e Entry) (*File, error) {
 }
 
 // Lookup finds a file by its path from the root, with or without a slash before it.
-// Names are as ReadDir returns them. Symbolic links are not followed. ErrNoKey: a
-// name is not one that a directory without its key shows.
-func (v *Volume) Lookup(path string) (*File, error) {
-	f, err := v.Root()
+// Names are as ReadDir returns them. Symbolic links are not followed, so that one in
+// the middle is ErrType. ErrNoKey: a name is not one that a directory without its key
+// shows.
+func (v *Volume) Lookup(path string) (*File, error) { return v.lookup(path, false) }
+
+// Follow is Lookup that follows symbolic links, also the last one; a target that
+// begins with a slash is from the root of the volume. ErrNoKey: the target of one is
+// encrypted under a key that was not added.
+func (v *Volume) Follow(path string) (*File, error) { return v.lookup(path, true) }
+
+// maxLinks is how many symbolic links Follow follows, as Linux does.
+const maxLinks = 40
+
+func (v *Volume) lookup(path string, follow bool) (*File, error) {
+	root, err := v.Root()
 	if err != nil {
 		return nil, err
 	}
-	above := []*File{f}
-	for _, name := range split(path) {
-		if name == ".." {
-			above = above[:max(1, len(above)-1)]
-			f = above[len(above)-1]
+	at := []*File{root} // and what leads to it
+	links := 0
+	for names := split(path); len(names) > 0; {
+		name, here := names[0], at[len(at)-1]
+		names = names[1:]
+		if name == ".." && here.Type == Directory {
+			at = at[:max(1, len(at)-1)]
 			continue
 		}
-		if f, err = v.step(f, name); err != nil {
+		f, err := v.step(here, name)
+		if err != nil {
 			return nil, err
 		}
-		above = append(above, f)
+		if !follow || f.Type != Symlink {
+			at = append(at, f)
+			continue
+		}
+		if links++; links > maxLinks {
+			return nil, f.wrap(fmt.Errorf("more than %d symbolic links on the way", maxLinks))
+		}
+		target, err := f.target()
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(target, "/") {
+			at = at[:1]
+		}
+		names = append(split(target), names...)
 	}
-	return f, nil
+	return at[len(at)-1], nil
+}
+
+// target is Readlink of a link whose key must be there.
+func (f *File) target() (string, error) {
+	if f.Encrypted {
+		if _, err := f.opened(); errors.Is(err, ErrNoKey) {
+			return "", f.wrap(f.noKey("target of"))
+		}
+	}
+	return f.Readlink()
 }
 
 // step finds a name in the directory f.
