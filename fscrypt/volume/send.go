@@ -36,12 +36,7 @@ func (f *File) send(ctx context.Context, w io.Writer) (sent int64, err error) {
 		return 0, err
 	}
 	if f.Inline {
-		b := make([]byte, f.Size) // at most an inode, and what attributes hold
-		if _, err := f.in.ReadAt(b, 0); err != nil && err != io.EOF {
-			return 0, err
-		}
-		n, err := w.Write(b)
-		return int64(n), err
+		return f.sendInline(ctx, w)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -88,6 +83,26 @@ func (f *File) send(ctx context.Context, w io.Writer) (sent int64, err error) {
 	}
 	if err == nil && sent != f.Size {
 		err = fmt.Errorf("%w: %d bytes of %d are mapped", ErrDamaged, sent, f.Size)
+	}
+	return sent, err
+}
+
+// sendInline sends what is in the inode, and the zeros behind it, of which a size may
+// promise any number.
+func (f *File) sendInline(ctx context.Context, w io.Writer) (sent int64, err error) {
+	b := arena.Get(maxRequest)
+	defer b.Put()
+	for sent < f.Size && err == nil {
+		if err := context.Cause(ctx); err != nil {
+			return sent, err
+		}
+		part := b.Bytes()[:min(f.Size-sent, maxRequest)]
+		if n, err := f.in.ReadAt(part, sent); n < len(part) {
+			return sent, err
+		}
+		var n int
+		n, err = w.Write(part)
+		sent += int64(n)
 	}
 	return sent, err
 }

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"keyway/fscrypt/volume"
+	"keyway/internal/dmtest"
 	"keyway/internal/ext4"
 	"keyway/test/fixtures/fsimages"
 	"keyway/test/volumetest"
@@ -249,6 +253,47 @@ func TestDamagedEncryption(t *testing.T) {
 }
 
 var errNone = errors.New("")
+
+// A file in its inode goes on with zeros, as Linux reads it, however large its size says
+// that it is: nothing is made of that size.
+func TestInlineFileOfAnySize(t *testing.T) {
+	src := t.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "small"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := edit(t, makeFS(t, src, "-t ext4 -b 1024 -I 256 -O inline_data,metadata_csum", 1))
+	n, _ := e.file("small")
+	e.put32(e.inode(n)+0x6c, 0x100) // 2^40 bytes
+	e.sealInode(n)
+	w := dmtest.New(t)
+	w.Leaf("a", &volumetest.Medium{Bytes: e.img}, nil)
+	v, err := volume.Open(t.Context(), w.Handle("a"), volume.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := v.Lookup("small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, got := errors.New("full"), 0
+	sent, err := f.Send(t.Context(), writer(func(b []byte) (int, error) {
+		if got += len(b); got > 5<<20 {
+			return 0, full
+		}
+		return len(b), nil
+	}))
+	if !f.Inline || f.Size != 1<<40+4 || sent != 5<<20 || !errors.Is(err, full) {
+		t.Errorf("inline %v, sent %d of %d bytes: %v", f.Inline, sent, f.Size, err)
+	}
+	b := bytes.Repeat([]byte{1}, 10)
+	if n, err := f.ReadAt(t.Context(), b, 1<<40-3); n != 7 || err != io.EOF || !bytes.Equal(b[:7], make([]byte, 7)) {
+		t.Errorf("at the end: %d, %v, %x", n, err, b)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
 
 // FuzzVolume changes anything of a file system at once: each edit of the program names a
 // structure, a place in it and what comes there. All is walked and read, with keys and

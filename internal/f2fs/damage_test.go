@@ -85,8 +85,10 @@ func (e *editor) at(names ...string) int {
 
 // child is the byte where the inode of the first file in xts of some type and size
 // lies.
-func (e *editor) child(typ f2fs.Type, size int64) int {
-	d, err := e.fs.Lookup([]byte("xts"))
+func (e *editor) child(typ f2fs.Type, size int64) int { return e.childOf("xts", typ, size) }
+
+func (e *editor) childOf(dir string, typ f2fs.Type, size int64) int {
+	d, err := e.fs.Lookup([]byte(dir))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -278,6 +280,47 @@ func TestDamage(t *testing.T) {
 			at := e.child(f2fs.Regular, 5368717312)
 			e.put32(at+4064, e.get32(at+4072))
 		}, "is the inode itself"},
+		{"nodes without end", func(e *editor) {
+			at, other := e.child(f2fs.Regular, 5368717312), e.childOf("sm4", f2fs.Regular, 5368717312)
+			own := func(nid uint32) int { // the node, which belongs to the file
+				block := e.fs.BlockOf(nid)
+				b := int(block) * 4096
+				entry := binary.LittleEndian.AppendUint32(nil, e.get32(b+4076)) // of the node table: inode and block
+				entry = binary.LittleEndian.AppendUint32(entry, block)
+				for k := range e.img {
+					if bytes.HasPrefix(e.img[k:], entry) {
+						e.put32(k, e.get32(at+4072))
+					}
+				}
+				e.put32(b+4076, e.get32(at+4072))
+				return b
+			}
+			fill := func(b int, nid uint32) {
+				for k := range 1018 {
+					e.put32(b+4*k, nid)
+				}
+			}
+			first := func(b int) uint32 { // that is in an indirect node
+				for k := range 1018 {
+					if nid := e.get32(b + 4*k); nid != 0 {
+						return nid
+					}
+				}
+				panic("none")
+			}
+			x, y := e.get32(at+4060), e.get32(other+4060) // both indirect
+			if x == 0 || y == 0 {
+				x, y = e.get32(at+4064), e.get32(other+4064)
+			}
+			leaf := first(own(x))
+			fill(own(leaf), 0)
+			fill(own(y), leaf)
+			fill(own(x), y)
+			e.put32(at+4068, x)
+			e.put32(at+4060, 0)
+			e.put32(at+4064, 0)
+			e.put32(at+20, 1000) // of four terabytes, the size is 4.3
+		}, "is in the tree twice"},
 		{"node of attributes", in(func(e *editor, at int) { e.put32(at+76, 4) }), "belongs to inode 4"},
 		{"magic of attributes", in(func(e *editor, at int) { e.put32(at+4052-200, 1) }), "attributes: magic"},
 		{"length of an attribute", in(func(e *editor, at int) { e.put16(at+4052-200+24+2, 4000) }), "a value of 4000"},

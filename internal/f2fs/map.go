@@ -30,6 +30,7 @@ type mapper struct {
 	yield     func(Run, error) bool
 	held      Run // not yielded yet
 	stopped   bool
+	seen      map[uint32]bool // nodes
 }
 
 // Map yields the runs of blocks first to first+n-1 of the file, in order and without
@@ -86,6 +87,14 @@ func (m *mapper) node(nid uint32, level int, first, span uint64) error {
 		m.put(m.next, min(first+span, m.end)-m.next, 0)
 		return nil
 	}
+	// A node that is there many times makes a file of terabytes of a small image.
+	if m.seen[nid] {
+		return damaged("node %d is in the tree twice", nid)
+	}
+	if m.seen == nil {
+		m.seen = map[uint32]bool{}
+	}
+	m.seen[nid] = true
 	b, err := m.i.fs.node(nid, m.i.Number)
 	if err != nil {
 		return err

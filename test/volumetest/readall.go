@@ -140,7 +140,13 @@ func digest(ctx context.Context, f *volume.File) (string, error) {
 			return "", err
 		}
 		h.Write([]byte(target))
-	case f.Type == volume.Regular && (f.Inline || f.Size <= 1<<20):
+	case f.Type == volume.Regular && f.Inline && f.Size > 1<<20: // zeros but for the first
+		b := make([]byte, 1<<16)
+		if n, err := f.ReadAt(ctx, b, 0); n != len(b) {
+			return "", fmt.Errorf("read %d bytes of %d: %w", n, len(b), err)
+		}
+		h.Write(b)
+	case f.Type == volume.Regular && f.Size <= 1<<20:
 		n, err := f.Send(ctx, h)
 		if err != nil {
 			return "", err
