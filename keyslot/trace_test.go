@@ -123,9 +123,9 @@ func TestTracerIsToldOfEvictions(t *testing.T) {
 
 // Requests under way while a trace begins and ends are told of wholly or not at all.
 func TestTraceBeginsAndEndsUnderRequests(t *testing.T) {
-	m := keyslot.New(soft.New("cpu", 2))
+	m := keyslot.New(nothing{})
 	k := newKeyOf(t, "k", xtsConfig(blkcrypto.AES256XTS, 4096, blkcrypto.ByUnit))
-	dev := keyslot.Over(newRAM(t, 1<<20), m)
+	dev := keyslot.Over(nothing{}, m)
 	stop, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for range 2 {
