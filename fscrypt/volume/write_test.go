@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"keyway/block"
@@ -17,49 +16,42 @@ import (
 	"keyway/test/fixtures/fsimages"
 )
 
-// medium is what lies on a device, as it is: ciphertext of what fscrypt encrypts.
+// medium is what a device shows, as far as fscrypt encrypts it as ciphertext.
 func medium(t testing.TB, h *dm.Handle) []byte {
 	t.Helper()
 	return dmtest.Read(t, h, 0, int(h.Info().Size))
 }
 
-// ranges are parts of an extent of a file to write: its ends, what is in its middle,
-// and with boundaries of neither blocks nor data units.
-func ranges(w *fsimages.File, rnd *rand.Rand) (all [][2]int64) {
-	for _, e := range w.Extents {
-		from, to := e.Logical, min(e.Logical+e.Length, w.Size)
-		if from >= to {
-			continue
-		}
-		n := to - from
-		a, b := from+rnd.Int64N(n), from+rnd.Int64N(n)+1
-		all = append(all, [2]int64{from, min(to, from+1+rnd.Int64N(700))}, [2]int64{max(from, to-1-rnd.Int64N(700)), to},
-			[2]int64{min(a, b), max(a, b)}, [2]int64{from &^ 511, min(to, from+4096)})
-	}
-	if len(w.Extents) == 1 && w.Extents[0].Logical == 0 && w.Extents[0].Length >= w.Size {
-		all = append(all, [2]int64{0, w.Size})
-	}
-	return slices.DeleteFunc(all, func(r [2]int64) bool { return r[0] >= r[1] })
-}
-
 // TestWriteInPlace writes to every file of every file system that the kernel wrote,
-// whatever its policy: what was written is read back, nothing else changed on the
-// medium, and once each file has its old contents again the medium is, byte for byte,
-// as the kernel wrote it.
+// whatever its policy, on every layout: what was written is read back, nothing else
+// changed on the device, and once each file has its old contents again the disks are,
+// byte for byte, as the kernel wrote them.
 func TestWriteInPlace(t *testing.T) {
-	for i, f := range images(t) {
-		slots := 3 * (i % 2) // an engine, or software in its place
-		t.Run(fmt.Sprintf("%s/%d slots", f.Name, slots), func(t *testing.T) {
-			t.Parallel()
-			h := stack(t, dmtest.New(t), f, slots)
-			v := mustOpen(t, h)
-			addKeys(t, v, f)
-			before := medium(t, h)
-			writeAll(t, v, f, uint64(i), before, func() []byte { return medium(t, h) })
-			if after := medium(t, h); !bytes.Equal(after, before) {
-				t.Errorf("with its old contents, the medium is not what the kernel wrote: byte %d differs", firstDifference(after, before))
-			}
-		})
+	n := 0
+	for _, f := range images(t) {
+		for _, l := range layouts(t, f) {
+			n++
+			spec := engines[n%len(engines)]
+			t.Run(f.Name+"/"+l.name+"/"+spec, func(t *testing.T) {
+				t.Parallel()
+				w := dmtest.New(t)
+				disks := map[string]*dmtest.RAM{}
+				for name, b := range l.disks {
+					disks[name] = dmtest.NewRAM(int64(len(b)))
+					disks[name].Set(b)
+					w.Leaf(name, disks[name], newEngine(t, spec))
+				}
+				top := w.Map("fs", l.text(w, ""))
+				v := mustOpen(t, top)
+				addKeys(t, v, f)
+				writeAll(t, v, f, uint64(n), medium(t, top), func() []byte { return medium(t, top) })
+				for name, b := range l.disks {
+					if after := disks[name].Bytes(); !bytes.Equal(after, b) {
+						t.Errorf("with its old contents, disk %s is not what the kernel wrote: byte %d differs", name, firstDifference(after, b))
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -76,12 +68,21 @@ func writeAll(t *testing.T, v *volume.Volume, f *fsimages.FileSystem, seed uint6
 	n := uint64(0)
 	for i := range f.Files {
 		w := &f.Files[i]
-		for _, r := range ranges(w, rnd) {
+		todo := w.Ranges(rnd)
+		if r, ok := w.Whole(); ok {
+			todo = append(todo[:len(todo):len(todo)], r)
+			todo = append(todo, w.Ranges(rnd)...)
+		}
+		for _, r := range todo {
 			n++
-			p := fixtures.Pattern("mix", n, int(r[1]-r[0]))
-			write(t, v, w, r[0], p)
-			all[w] = append(all[w], written{r[0], r[1], p})
-			touch(touched, w, v.Info().BlockSize, r)
+			p := fixtures.Pattern("mix", n, int(r.To-r.From))
+			write(t, v, w, r.From, p)
+			all[w] = append(all[w], written{r.From, r.To, p})
+			w.Where(r, v.Info().BlockSize, func(from, to int64) {
+				for s := from / 512; s < to/512; s++ {
+					touched[s] = true
+				}
+			})
 		}
 	}
 	after := now()
@@ -102,7 +103,7 @@ func writeAll(t *testing.T, v *volume.Volume, f *fsimages.FileSystem, seed uint6
 		w := &f.Files[i]
 		file := mustLookup(t, v, w.Path)
 		for _, r := range all[w] {
-			want := plain(w, r.from, r.to-r.from)
+			want := w.Plain(r.from, r.to-r.from)
 			for _, x := range all[w] { // later ones over it
 				if lo, hi := max(x.from, r.from), min(x.to, r.to); lo < hi {
 					copy(want[lo-r.from:hi-r.from], x.p[lo-x.from:hi-x.from])
@@ -120,7 +121,7 @@ func writeAll(t *testing.T, v *volume.Volume, f *fsimages.FileSystem, seed uint6
 			t.Error(err)
 		}
 		for _, r := range all[w] {
-			write(t, v, w, r.from, plain(w, r.from, r.to-r.from))
+			write(t, v, w, r.from, w.Plain(r.from, r.to-r.from))
 		}
 	}
 }
@@ -133,17 +134,6 @@ func write(t *testing.T, v *volume.Volume, w *fsimages.File, off int64, p []byte
 	}
 	if err := file.Close(t.Context()); err != nil {
 		t.Error(err)
-	}
-}
-
-// touch marks the sectors of the blocks of a range.
-func touch(sectors []bool, w *fsimages.File, blockSize int, r [2]int64) {
-	b := int64(blockSize)
-	for _, e := range w.Extents {
-		lo, hi := max(e.Logical, r[0])&^(b-1), min(e.Logical+e.Length, (r[1]+b-1)&^(b-1))
-		for at := lo; at < hi; at += 512 {
-			sectors[(e.Physical+at-e.Logical)/512] = true
-		}
 	}
 }
 

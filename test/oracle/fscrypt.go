@@ -35,6 +35,7 @@ type Mount struct {
 	Disks  []string // files
 	Table  string   // in which {a} is the first disk, {b} the second; "": the first disk itself
 	Keys   []Key
+	List   []string // directories whose names are wanted, with all that is below them
 	Ranges []Range
 }
 
@@ -46,7 +47,7 @@ type Range struct {
 
 // Seen is what the guest saw of a Mount.
 type Seen struct {
-	Names []Name   // everything below the root
+	Names []Name   // what Mount.List asks for, each directory included
 	Data  [][]byte // of each range
 }
 
@@ -58,9 +59,10 @@ type Name struct {
 	Path  string
 }
 
-// Read boots the guest, which mounts all of it, read-only, one after the other.
-// Directories whose ciphers it lacks it does not enter: the stock kernel of Debian
-// 12 has no HCTR2, no SM4, and no data units smaller than a block.
+// Read boots the guest, which mounts all of it, read-only, one after the other. The
+// stock kernel of Debian 12 has no HCTR2, no SM4, and no data units smaller than a
+// block: files of such policies must not be among what it shall read, and directories
+// not among those that it shall list, since it asks for a module for each of them.
 func Read(tb testing.TB, mounts []Mount) []Seen {
 	tb.Helper()
 	job := map[string]string{}
@@ -82,6 +84,11 @@ func Read(tb testing.TB, mounts []Mount) []Seen {
 		}
 		place("table", table)
 		place("keys", keyLines(m.Keys))
+		var list strings.Builder
+		for _, dir := range m.List {
+			list.WriteString(dir + "\x00")
+		}
+		place("list", list.String())
 		var s strings.Builder
 		for _, r := range m.Ranges {
 			fmt.Fprintf(&s, "%s\t%d\t%d\n", r.Path, r.Off, r.Len)

@@ -14,8 +14,11 @@ for job in /host/job/*; do
 	while read -r key; do
 		fskey add "/m$i" $key # a key, or a key and its descriptor
 	done < "$job/keys"
-	# A directory whose ciphers this kernel lacks is named, and not entered.
-	(cd "/m$i"; find . -mindepth 1 -printf '%y\t%i\t%s\t%P\0' > "/host/out/$i.names" 2>> /host/out/log) || true
+	cd "/m$i"
+	while IFS= read -r -d '' dir; do
+		find "$dir" -printf '%y\t%i\t%s\t%p\0'
+	done < "$job/list" > "/host/out/$i.names"
+	cd /
 	kwread "/m$i" < "$job/ranges" > "/host/out/$i.data"
 	umount "/m$i"
 	[ ! -s "$job/table" ] || dmsetup remove "top$i"
