@@ -62,7 +62,7 @@ func (c *controlConn) Read(b []byte) (int, error) {
 	if oobn > 0 {
 		c.keep(oob[:oobn])
 	}
-	return n, err
+	return max(n, 0), err // -1 when a deadline has passed: no reader may return that
 }
 
 func (c *controlConn) keep(oob []byte) {
