@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,20 +20,20 @@ import (
 func (c *cli) fscrypt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fscrypt",
-		Short: "Files of ext4 and f2fs file systems, encrypted by fscrypt or not: ls, cat, status, export",
+		Short: "Files of ext4 and f2fs file systems, encrypted by fscrypt or not: ls, cat, status, export, write",
 		Long: `Read files of ext4 and f2fs file systems that fscrypt encrypts, through the block
 stack: contents are read by requests that carry the file's key and the number of its
 data units, so that inline engines decrypt them, or software in their place. Nothing is
-written. "keyway explain VOLUME --file PATH" tells for a byte of a file where it lies
-and who decrypts it.
+written but by "keyway fscrypt write", which replaces contents in place. "keyway explain
+VOLUME --file PATH" tells for a byte of a file where it lies and who decrypts it.
 
 ` + volumeHelpText,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misusef("fscrypt: a command is missing: ls, cat, status or export")
+			return misusef("fscrypt: a command is missing: ls, cat, status, export or write")
 		},
 	}
-	cmd.AddCommand(c.fscryptLs(), c.fscryptCat(), c.fscryptStatus(), c.fscryptExport())
+	cmd.AddCommand(c.fscryptLs(), c.fscryptCat(), c.fscryptStatus(), c.fscryptExport(), c.fscryptWrite())
 	return cmd
 }
 
@@ -57,6 +58,7 @@ type volumeFS interface {
 	export(ctx context.Context, r control.Fscrypt, s control.FscryptSink) (control.FscryptTotals, error)
 	status(ctx context.Context, r control.Fscrypt) (control.FscryptStatus, error)
 	explain(ctx context.Context, r control.Fscrypt) (control.FscryptExplanation, error)
+	write(ctx context.Context, r control.FscryptWrite, data io.Reader) error
 	// close wipes the keys and gives everything back. It may be called again.
 	close(ctx context.Context) error
 }
@@ -67,12 +69,16 @@ type fsFlags struct {
 	engine  string
 	trace   string // file; "": none
 	unclean bool
+	write   bool
 }
 
 func (f *fsFlags) add(fs *pflag.FlagSet, keyFlag string) {
 	fs.StringArrayVar(&f.keys, keyFlag, nil, "`KEY` as above; may be given several times")
 	fs.StringVar(&f.engine, "engine", "", "inline engine in front of an image: none, cpu[?slots=N], ufs, cqhci or fmp[?OPTION=VALUE&...]")
 	fs.StringVar(&f.trace, "trace", "", "write down what keyslots are used for, in a new `file` that \"keyway slots\" reads; of an image")
+	if f.write {
+		return // to what was not unmounted, never
+	}
 	fs.BoolVar(&f.unclean, "unclean", false, "read a file system that was not unmounted as it is: files may be old, or not fit together")
 }
 
@@ -103,7 +109,7 @@ func (c *cli) openFS(cmd *cobra.Command, f *fsFlags, name string) (volumeFS, err
 		return &remoteFS{client: c.client(), device: name, unclean: f.unclean, keys: keys}, nil
 	}
 	// Before anybody types: what cannot be opened.
-	l, err := daemon.OpenImage(ctx, uri, f.engine, f.unclean)
+	l, err := f.image(ctx, uri)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +124,13 @@ func (c *cli) openFS(cmd *cobra.Command, f *fsFlags, name string) (volumeFS, err
 		}
 	}
 	return f.traceFS(ctx, v)
+}
+
+func (f *fsFlags) image(ctx context.Context, uri string) (*daemon.Image, error) {
+	if f.write {
+		return daemon.OpenImageToWrite(ctx, uri, f.engine)
+	}
+	return daemon.OpenImage(ctx, uri, f.engine, f.unclean)
 }
 
 // imageOf returns the backend URI of an image, "" if name is a device of the daemon.

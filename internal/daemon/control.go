@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -136,6 +137,7 @@ func (d *Daemon) handler() http.Handler {
 	}))
 
 	mux.Handle("POST /v1/devices/{name}/fscrypt/{op}", d.admit(d.fscryptCall))
+	mux.Handle("POST /v1/devices/{name}/fscrypt/write", d.admitUpTo(math.MaxInt64, d.fscryptWrite))
 
 	get("keys", func(context.Context, *http.Request) (any, error) { return d.listKeys(), nil })
 	get("keys/{name}", func(_ context.Context, r *http.Request) (any, error) { return d.showKey(r.PathValue("name")) })
@@ -234,6 +236,11 @@ func (d *Daemon) serve(f answer) http.Handler {
 // admit runs f for those who may control the daemon, under the request's own time
 // limit. f has written nothing if it returns an error.
 func (d *Daemon) admit(f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
+	return d.admitUpTo(maxBody, f)
+}
+
+// admitUpTo is admit of bodies of up to most bytes.
+func (d *Daemon) admitUpTo(most int64, f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*controlConn); ok && c.stranger {
 			reply(w, http.StatusForbidden, control.Error{
@@ -242,7 +249,7 @@ func (d *Daemon) admit(f func(w http.ResponseWriter, r *http.Request) error) htt
 			})
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		if t := r.URL.Query().Get("timeout"); t != "" {
 			limit, err := time.ParseDuration(t)
 			if err != nil || limit <= 0 {

@@ -81,6 +81,7 @@ type Daemon struct {
 	emulated  *emul.Hardware  // made with the first engine that needs it
 	naming    naming
 	calls     calls
+	writing   map[*dm.Mapped]bool // whose file systems calls write to
 	closing   bool
 }
 

@@ -36,7 +36,7 @@ func (d *Daemon) fscryptCall(w http.ResponseWriter, r *http.Request) (err error)
 	conn := http.NewResponseController(w)
 	defer context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Now().Add(lastWords)) })()
 
-	in, keys, err := d.fscryptRequest(r)
+	in, keys, err := fscryptRequest(r)
 	if err != nil {
 		return err
 	}
@@ -132,12 +132,18 @@ func (d *Daemon) endCalls(ctx context.Context) error {
 	}
 }
 
-// fscryptRequest reads a request and the bytes of its keys, which come by one
-// descriptor, one after the other. The caller wipes them; nil: there are none.
-func (d *Daemon) fscryptRequest(r *http.Request) (in control.Fscrypt, keys *secret.Buffer, err error) {
+// fscryptRequest reads a request and the bytes of its keys; see fscryptKeys.
+func fscryptRequest(r *http.Request) (in control.Fscrypt, keys *secret.Buffer, err error) {
 	if err := decode(r.Body, &in); err != nil {
 		return in, nil, err
 	}
+	keys, err = fscryptKeys(r, in.Keys)
+	return in, keys, err
+}
+
+// fscryptKeys reads the bytes of the keys of a request, which come by one descriptor,
+// one after the other. The caller wipes them; nil: there are none.
+func fscryptKeys(r *http.Request, described []control.FscryptKey) (keys *secret.Buffer, err error) {
 	fd := -1
 	if c, ok := r.Context().Value(connKey{}).(*controlConn); ok {
 		fd = c.descriptor()
@@ -145,31 +151,31 @@ func (d *Daemon) fscryptRequest(r *http.Request) (in control.Fscrypt, keys *secr
 	var f *os.File
 	if fd >= 0 {
 		if f, err = keyFile(fd); err != nil {
-			return in, nil, badRequest{err}
+			return nil, badRequest{err}
 		}
 		defer f.Close()
 	}
 	total := 0
-	if len(in.Keys) > control.MaxFscryptKeys {
-		return in, nil, badRequest{fmt.Errorf("%d keys, more than %d", len(in.Keys), control.MaxFscryptKeys)}
+	if len(described) > control.MaxFscryptKeys {
+		return nil, badRequest{fmt.Errorf("%d keys, more than %d", len(described), control.MaxFscryptKeys)}
 	}
-	for _, k := range in.Keys {
+	for _, k := range described {
 		most := fscrypt.MaxKeySize
 		if k.Wrapped {
 			most = blkcrypto.MaxWrapped
 		}
 		if k.Size < 1 || k.Size > most {
-			return in, nil, badRequest{fmt.Errorf("key from %s: %d bytes, not 1 to %d", k.Source, k.Size, most)}
+			return nil, badRequest{fmt.Errorf("key from %s: %d bytes, not 1 to %d", k.Source, k.Size, most)}
 		}
 		total += k.Size
 	}
 	switch {
 	case total == 0 && f == nil:
-		return in, nil, nil
+		return nil, nil
 	case total == 0:
-		return in, nil, badRequest{errors.New("a descriptor came, and no key is described")}
+		return nil, badRequest{errors.New("a descriptor came, and no key is described")}
 	case f == nil:
-		return in, nil, badRequest{errors.New("no descriptor came with the request to read the keys from")}
+		return nil, badRequest{errors.New("no descriptor came with the request to read the keys from")}
 	}
 	keys, err = secret.ReadFrom(f, total)
 	if err == nil && keys.Len() != total {
@@ -177,9 +183,9 @@ func (d *Daemon) fscryptRequest(r *http.Request) (in control.Fscrypt, keys *secr
 		err = fmt.Errorf("%d bytes came", keys.Len())
 	}
 	if err != nil {
-		return in, nil, badRequest{fmt.Errorf("keys, %d bytes in all: %w", total, err)}
+		return nil, badRequest{fmt.Errorf("keys, %d bytes in all: %w", total, err)}
 	}
-	return in, keys, nil
+	return keys, nil
 }
 
 // openFilesOf opens the file system on a device with the keys that came with a call,

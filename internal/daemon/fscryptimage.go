@@ -33,6 +33,16 @@ type Image struct {
 // --engine names it, "" for none. unclean: also one that was not unmounted. ctx is that
 // of all its reads of metadata. The caller closes it.
 func OpenImage(ctx context.Context, uri, engine string, unclean bool) (*Image, error) {
+	return openImage(ctx, uri, engine, unclean, true)
+}
+
+// OpenImageToWrite is OpenImage for writing in place: nobody else has the image open.
+func OpenImageToWrite(ctx context.Context, uri, engine string) (*Image, error) {
+	i, err := openImage(ctx, uri, engine, false, false)
+	return i, writeHint(err)
+}
+
+func openImage(ctx context.Context, uri, engine string, unclean, readOnly bool) (*Image, error) {
 	spec, err := parseEngine(engine)
 	if err != nil {
 		return nil, err
@@ -52,7 +62,7 @@ func OpenImage(ctx context.Context, uri, engine string, unclean bool) (*Image, e
 	if err != nil {
 		return nil, err
 	}
-	dev, err := backend.Open(ctx, uri, backend.Options{ReadOnly: true})
+	dev, err := backend.Open(ctx, uri, backend.Options{ReadOnly: readOnly})
 	if err != nil {
 		if stop != nil {
 			stop()
