@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -138,6 +139,41 @@ func TestFscryptEndsWithItsReader(t *testing.T) {
 		st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		if !ok || !st.Signaled() || st.Signal() != syscall.SIGPIPE || errs.Len() > 0 {
 			t.Errorf("%v: %v, %q; want SIGPIPE and nothing printed", args, err, errs.String())
+		}
+	}
+}
+
+// An export that is interrupted leaves no half of a file.
+func TestFscryptExportInterrupted(t *testing.T) {
+	bin, err := exec.LookPath("keyway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	fsFiles(t, dir, "ext4", "ext4-1k")
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"-C", "-o"} {
+		where := map[string]string{"-C": "out", "-o": "out/files.tar"}[to]
+		cmd := exec.Command(bin, "fscrypt", "export", "ext4-1k.a.img", "xts/far", "--key", "./xts.key", to, where) // 5 GiB, most of it holes
+		cmd.Dir = dir
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		begun := false
+		for end := time.Now().Add(time.Minute); !begun && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			all, err := filepath.Glob(filepath.Join(out, ".keyway-*"))
+			begun = err != nil || len(all) > 0
+		}
+		cmd.Process.Signal(syscall.SIGINT)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); !begun || code != 1 {
+			t.Errorf("%s: begun %v, status %d, want 1", to, begun, code)
+		}
+		if all, err := os.ReadDir(out); err != nil || len(all) > 0 {
+			t.Errorf("%s: left are %v, %v", to, all, err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"keyway/control"
@@ -146,7 +147,7 @@ func shown(path string) string {
 		return "/"
 	}
 	for i, r := range path {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError && !strings.HasPrefix(path[i:], "\uFFFD") {
+		if !unicode.IsPrint(r) || r == utf8.RuneError && !strings.HasPrefix(path[i:], "\uFFFD") {
 			return fmt.Sprintf("%q", path)
 		}
 	}

@@ -3,6 +3,7 @@ package foreign
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -70,6 +71,51 @@ func TestFscryptExportIsWhatWasPutIn(t *testing.T) {
 		if r := d.Run("fscrypt", "cat", "disk", path); r.Code != 1 || !strings.Contains(r.Stderr, word) {
 			t.Errorf("cat %s: status %d, %q, want %q", path, r.Code, r.Stderr, word)
 		}
+	}
+	damagedFile(t, d, want)
+}
+
+// damagedFile puts a sector that cannot be read into the middle of a file: it is named,
+// everything else comes, and nothing that is incomplete looks whole.
+func damagedFile(t *testing.T, d *harness.Daemon, want map[string]planted) {
+	t.Helper()
+	const name = "a/b/c/large"
+	var x struct {
+		Off  int64 `json:"device_offset"`
+		Hole bool
+		Way  struct{ Medium struct{ Offset int64 } }
+	}
+	if err := json.Unmarshal([]byte(d.OK("explain", "disk", "--file", name, "--offset", "2M", "--json")), &x); err != nil {
+		t.Fatal(err)
+	}
+	if x.Hole || x.Off == 0 || x.Way.Medium.Offset != x.Off {
+		t.Fatalf("byte 2M of %s: %+v", name, x)
+	}
+	at := x.Off / 512
+	table := fmt.Sprintf("0 %d linear disk 0\n%d 2 error\n%d %d linear disk %d\n", at, at, at+2, 24<<11-at-2, at+2)
+	d.OKInput(table, "create", "worn", "--read-only", "--table", "-")
+	for _, path := range []string{name, "a/b/../b/c/large"} {
+		r := d.Run("fscrypt", "cat", "worn", path)
+		if n := int64(len(r.Stdout)); r.Code != 1 || n > 2<<20 || !strings.Contains(r.Stderr, name+": ext4: inode") || !strings.Contains(r.Stderr, "input/output error") {
+			t.Errorf("cat: status %d, %d bytes, %q", r.Code, n, r.Stderr)
+		}
+	}
+	out := filepath.Join(d.Dir, "rest")
+	if err := os.Mkdir(out, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.Run("fscrypt", "export", "worn", "-C", out); r.Code != 1 || strings.Count(r.Stderr, "error:") != 1 || !strings.Contains(r.Stderr, name+": from byte ") {
+		t.Errorf("export: status %d, %q", r.Code, r.Stderr)
+	}
+	rest := maps.Clone(want)
+	delete(rest, name)
+	sameLeaves(t, "keyway, but for what cannot be read,", leaves(t, out), rest)
+	archive := filepath.Join(d.Dir, "rest.tar")
+	if r := d.Run("fscrypt", "export", "worn", "-o", archive); r.Code != 1 || !strings.Contains(r.Stderr, name+": from byte ") {
+		t.Errorf("export to a file: status %d, %q", r.Code, r.Stderr)
+	}
+	if list := harness.ToolOK(t, "tar", "-tf", archive); strings.Count(list, "\n") != len(want)+1 { // and lost+found
+		t.Errorf("%d names in the archive, want %d", strings.Count(list, "\n"), len(want)+1)
 	}
 }
 
