@@ -35,7 +35,7 @@ var floors = map[string]int{
 }
 
 // free are packages that no product package may import: tests, tools and examples.
-var free = []string{"test", "bench", "examples", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/secret/secrettest", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
+var free = []string{"test", "bench", "examples", "internal/blocktest", "internal/dataunit/dataunittest", "internal/dmtest", "internal/interleave", "internal/model", "internal/race", "internal/secret/secrettest", "internal/sim", "internal/oracle", "export/nbd/internal/memserve"}
 
 // embeddable are the packages of the Go library: their only modules beside
 // ours are golang.org/x and cpuid.

@@ -7,6 +7,7 @@ import (
 	"keyway/backend"
 	"keyway/block"
 	"keyway/internal/dmtest"
+	"keyway/internal/race"
 	"keyway/keyslot"
 	"keyway/keyslot/soft"
 )
@@ -90,7 +91,7 @@ func TestNoAllocationPerRequest(t *testing.T) {
 				warm.Flags = 0
 				dev.Do(context.Background(), warm) // the key is in its slot from then on
 			}
-			if n := testing.AllocsPerRun(100, run); n != 0 && !raceEnabled {
+			if n := testing.AllocsPerRun(100, run); n != 0 && !race.Enabled {
 				t.Errorf("%s: %v with flags %b allocates %v times", st.name, r.Op, r.Flags, n)
 			}
 		}

@@ -45,6 +45,7 @@ func encrypted(key []byte, c blkcrypto.Config, dun blkcrypto.DUN, data []byte) [
 	return out
 }
 
+//go:norace
 func pattern(r *rand.Rand, n int) []byte {
 	b := make([]byte, n)
 	for i := 0; i+8 <= n; i += 8 {

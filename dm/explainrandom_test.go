@@ -13,6 +13,7 @@ import (
 	"keyway/block"
 	"keyway/dm"
 	"keyway/internal/dmtest"
+	"keyway/internal/race"
 	"keyway/keyslot"
 	"keyway/keyslot/soft"
 )
@@ -25,7 +26,7 @@ func TestExplanationIsWhatHappens(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	n := 400
-	if raceEnabled {
+	if race.Enabled {
 		n = 150
 	}
 	kinds := map[string]int{}

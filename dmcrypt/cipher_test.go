@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"keyway/internal/dataunit/dataunittest"
+	"keyway/internal/race"
 )
 
 // every is a cipher of each kind, with a key that fits.
@@ -158,7 +159,7 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector empties pools")
 	}
 	for cipher, n := range every {

@@ -15,6 +15,7 @@ import (
 	"keyway/backend"
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/race"
 	"keyway/keyslot"
 	"keyway/keyslot/enginetest"
 	"keyway/keyslot/soft"
@@ -45,7 +46,7 @@ func TestCiphertextIsThatOfTheReference(t *testing.T) {
 		unit := c.DataUnitSize
 		for _, size := range []int{unit, 3 * unit, maxBounce, maxBounce + unit, 2*maxBounce + 5*unit} {
 			for i, shape := range []int{0, 100, unit / 2, unit, 3 * unit} { // typical segment, 0: one
-				if raceEnabled && size > maxBounce/2 && rng.IntN(5) > 0 {
+				if race.Enabled && size > maxBounce/2 && rng.IntN(5) > 0 {
 					continue // the naive cipher takes 10 times as long
 				}
 				f := overRun{
@@ -599,7 +600,7 @@ func TestStackedEnginesShareOneSlot(t *testing.T) {
 // 5 and 20).
 func TestRequestsUnderEvictionAndReset(t *testing.T) {
 	seed, rounds := rand.Uint64(), 100
-	if raceEnabled {
+	if race.Enabled {
 		rounds = 30
 	}
 	for _, n := range slotNums {
@@ -697,7 +698,7 @@ func TestOverDoesNotAllocate(t *testing.T) {
 					t.Fatal(err)
 				}
 			})
-			if n != 0 && !raceEnabled { // under the race detector sync.Pool forgets on purpose
+			if n != 0 && !race.Enabled { // under the race detector sync.Pool forgets on purpose
 				t.Errorf("%s: %v allocations, want 0", name, n)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/race"
 	"keyway/keyslot"
 	"keyway/keyslot/enginetest"
 	"keyway/keyslot/soft"
@@ -178,7 +179,7 @@ func TestTracingDoesNotAllocate(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if n != 0 && !raceEnabled {
+		if n != 0 && !race.Enabled {
 			t.Errorf("%s: %v allocations, want 0", name, n)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"testing"
 
+	"keyway/internal/race"
 	"keyway/luks"
 	"keyway/test/fixtures"
 )
@@ -16,8 +17,8 @@ import (
 func TestFixturesAreEdited(t *testing.T) {
 	ctx := context.Background()
 	n := 0
-	for _, d := range fixtures.LUKS(t) {
-		if d.Expect != "open" {
+	for i, d := range fixtures.LUKS(t) {
+		if d.Expect != "open" || i%race.Every(4) != 0 {
 			continue
 		}
 		header, data := d.Devices(t)
@@ -80,7 +81,7 @@ func TestFixturesAreEdited(t *testing.T) {
 			t.Errorf("%s: the data is changed", d.Name)
 		}
 	}
-	if n < 14 {
+	if n < 14/race.Every(7) {
 		t.Errorf("%d edited, want at least 14", n)
 	}
 }

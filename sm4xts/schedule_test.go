@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"testing"
+
+	"keyway/internal/race"
 )
 
 // All 256 values through the circuit, against the table of the standard.
@@ -86,7 +88,7 @@ func TestBlockKnownAnswers(t *testing.T) {
 	if !bytes.Equal(buf[:], bytes.Repeat(want, lanes)) {
 		t.Fatalf("ciphertext %x, want %x in each lane", buf, want)
 	}
-	if testing.Short() || raced { // a race detector finds nothing here, and takes a minute
+	if testing.Short() || race.Enabled { // a race detector finds nothing here, and takes a minute
 		return
 	}
 	want, _ = hex.DecodeString("595298c7c6fd271f0402f804c33d3f66")

@@ -10,6 +10,7 @@ import (
 	"keyway/export"
 	"keyway/internal/nbdproto"
 	"keyway/internal/nbdproto/nbdtest"
+	"keyway/internal/race"
 )
 
 // flat is a memory device without locks, for what is measured.
@@ -121,7 +122,7 @@ var volleys = []struct {
 
 // TestRequestsAllocateNothing: in steady state, for what is done inline.
 func TestRequestsAllocateNothing(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector empties pools at will")
 	}
 	for _, k := range volleys {

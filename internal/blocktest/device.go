@@ -9,6 +9,7 @@ import (
 
 	"keyway/blkcrypto"
 	"keyway/block"
+	"keyway/internal/race"
 )
 
 // Device tests a device. open returns a new one each time; the suite closes
@@ -35,7 +36,7 @@ func Device(t *testing.T, open func(t *testing.T) block.Device, o Options) {
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, newSuite(t, open(t), o)) })
 	}
-	if o.NoAllocs && !raceEnabled { // the race detector allocates
+	if o.NoAllocs && !race.Enabled { // the race detector allocates
 		t.Run("NoAllocations", func(t *testing.T) { testAllocs(t, newSuite(t, open(t), o)) })
 	}
 	if o.OpenReadOnly != nil {

@@ -12,6 +12,7 @@ import (
 
 	"keyway/block"
 	"keyway/internal/model"
+	"keyway/internal/race"
 )
 
 const (
@@ -224,7 +225,7 @@ func Durability(t *testing.T, size int64, leafBlock int, build func(t *testing.T
 		t.Run("LeafFUA="+fua.String(), func(t *testing.T) {
 			rounds := uint64(20)
 			switch {
-			case raceEnabled:
+			case race.Enabled:
 				rounds = 2
 			case size > 256<<10:
 				rounds = 5

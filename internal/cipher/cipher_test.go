@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"keyway/blkcrypto"
+	"keyway/internal/race"
 )
 
 func key(m blkcrypto.Mode) []byte {
@@ -77,7 +78,7 @@ func TestContractOfEveryMode(t *testing.T) {
 				if n := testing.AllocsPerRun(20, func() {
 					c.Encrypt(plain, plain, duns[0])
 					c.Decrypt(plain, plain, duns[0])
-				}); n != 0 && !raceEnabled { // under the race detector sync.Pool forgets on purpose
+				}); n != 0 && !race.Enabled { // under the race detector sync.Pool forgets on purpose
 					t.Errorf("%v allocations per call, want 0", n)
 				}
 				c.Wipe()

@@ -14,6 +14,7 @@ import (
 	"keyway/blkcrypto"
 	"keyway/block"
 	"keyway/internal/cipher"
+	"keyway/internal/race"
 	"keyway/internal/secret"
 	"keyway/keyslot"
 )
@@ -81,7 +82,7 @@ func init() { secret.SetPolicy(secret.MlockOnly) }
 // its first round keys are left anywhere. The key is made in locked memory and
 // the needles are kept inverted, so that the test is no hiding place itself.
 func TestNoKeyMaterialIsLeftInMemory(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector's shadow memory is too large to search")
 	}
 	m := keyslot.New(New("cpu", 2))

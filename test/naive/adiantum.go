@@ -22,6 +22,8 @@ func NewAdiantum(key []byte, rounds int) Adiantum {
 }
 
 // Crypt transforms one data unit.
+//
+//go:norace
 func (c Adiantum) Crypt(dst, src, tweak []byte, decrypt bool) {
 	block, err := aes.NewCipher(c.derived[:32])
 	if err != nil {
@@ -47,6 +49,8 @@ func (c Adiantum) Crypt(dst, src, tweak []byte, decrypt bool) {
 }
 
 // adiantumHash is H(T, L) with the keys K_T, K_M and K_N in a row.
+//
+//go:norace
 func adiantumHash(keys, tweak, left []byte) *big.Int {
 	header := append(little(big.NewInt(8*int64(len(left))), 16), tweak...)
 	padded := append(append([]byte(nil), left...), make([]byte, -len(left)&15)...)
@@ -58,6 +62,8 @@ func adiantumHash(keys, tweak, left []byte) *big.Int {
 }
 
 // NH is the hash of at most 1024 bytes.
+//
+//go:norace
 func NH(key, m []byte) (values []byte) {
 	word := func(b []byte, i int) uint32 { return binary.LittleEndian.Uint32(b[4*i:]) }
 	for pass := range 4 {
@@ -73,6 +79,8 @@ func NH(key, m []byte) (values []byte) {
 }
 
 // poly1305 is Poly1305 (RFC 8439, section 2.5) without the addition of s.
+//
+//go:norace
 func poly1305(key, m []byte) *big.Int {
 	mask, _ := new(big.Int).SetString("0ffffffc0ffffffc0ffffffc0fffffff", 16)
 	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 130), big.NewInt(5))
@@ -88,6 +96,8 @@ func poly1305(key, m []byte) *big.Int {
 }
 
 // XChaCha is n bytes of the stream; nonce is padded with zeroes to 24 bytes.
+//
+//go:norace
 func XChaCha(key, nonce []byte, rounds, n int) (out []byte) {
 	nonce = append(append([]byte(nil), nonce...), make([]byte, 24-len(nonce))...)
 	x := chaCha(key, nonce[:16], rounds)
@@ -103,6 +113,7 @@ func XChaCha(key, nonce []byte, rounds, n int) (out []byte) {
 	return out[:n]
 }
 
+//go:norace
 func chaCha(key, last []byte, rounds int) (x [16]uint32) {
 	state := append(append([]byte("expand 32-byte k"), key...), last...)
 	for i := range x {
@@ -125,6 +136,8 @@ func chaCha(key, last []byte, rounds int) (x [16]uint32) {
 }
 
 // Words puts words together, little-endian.
+//
+//go:norace
 func Words(x []uint32) (b []byte) {
 	for _, w := range x {
 		b = binary.LittleEndian.AppendUint32(b, w)
@@ -133,6 +146,8 @@ func Words(x []uint32) (b []byte) {
 }
 
 // number reads bytes in little-endian order.
+//
+//go:norace
 func number(b []byte) *big.Int {
 	n := new(big.Int)
 	for i := len(b) - 1; i >= 0; i-- {
@@ -142,6 +157,8 @@ func number(b []byte) *big.Int {
 }
 
 // little is the residue of x modulo 2^(8n) as n bytes, little endian.
+//
+//go:norace
 func little(x *big.Int, n int) []byte {
 	b := make([]byte, n)
 	x = new(big.Int).Mod(x, new(big.Int).Lsh(big.NewInt(1), uint(8*n)))

@@ -8,6 +8,8 @@ import (
 
 // ESSIV transforms data units of unit bytes by AES-CBC-ESSIV with SHA-256, block by
 // block over crypto/aes.
+//
+//go:norace
 func ESSIV(dst, src, key []byte, unit int, dun [2]uint64, decrypt bool) {
 	salt := sha256.Sum256(key)
 	data, err1 := aes.NewCipher(key)

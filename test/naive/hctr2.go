@@ -8,6 +8,8 @@ import (
 
 // HCTR2 transforms one text of 16 bytes or more as the paper has it (figure 1,
 // sections 3.2 to 3.4). Tweaks may have any length.
+//
+//go:norace
 func HCTR2(key, dst, src, tweak []byte, decrypt bool) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -60,6 +62,8 @@ func HCTR2(key, dst, src, tweak []byte, decrypt bool) {
 }
 
 // Polyval is the hash of whole blocks, a polynomial evaluated by Horner's rule.
+//
+//go:norace
 func Polyval(h, blocks []byte) []byte {
 	sum := make([]byte, 16)
 	for i := 0; i < len(blocks); i += 16 {
@@ -74,6 +78,8 @@ func Polyval(h, blocks []byte) []byte {
 // polyvalProduct is a·b·x^-128 modulo x^128 + x^127 + x^126 + x^121 + 1, bit by bit
 // of b from the lowest on: what stands so far is divided by x each time. A division
 // adds the modulus before, if the lowest bit is set.
+//
+//go:norace
 func polyvalProduct(a, b []byte) []byte {
 	le := binary.LittleEndian
 	aLow, aHigh := le.Uint64(a), le.Uint64(a[8:])

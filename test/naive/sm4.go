@@ -29,6 +29,7 @@ var SM4Box = [256]byte{
 	0x18, 0xf0, 0x7d, 0xec, 0x3a, 0xdc, 0x4d, 0x20, 0x79, 0xee, 0x5f, 0x3e, 0xd7, 0xcb, 0x39, 0x48,
 }
 
+//go:norace
 func sm4Tau(x uint32) uint32 {
 	return uint32(SM4Box[x>>24])<<24 | uint32(SM4Box[x>>16&0xff])<<16 |
 		uint32(SM4Box[x>>8&0xff])<<8 | uint32(SM4Box[x&0xff])
@@ -38,6 +39,8 @@ func sm4Tau(x uint32) uint32 {
 type SM4 [32]uint32
 
 // NewSM4 expands a key of 16 bytes.
+//
+//go:norace
 func NewSM4(key []byte) *SM4 {
 	fk := [4]uint32{0xa3b1bac6, 0x56aa3350, 0x677d9197, 0xb27022dc}
 	var k [36]uint32
@@ -58,6 +61,8 @@ func NewSM4(key []byte) *SM4 {
 }
 
 // Crypt transforms one block of 16 bytes.
+//
+//go:norace
 func (rk *SM4) Crypt(dst, src []byte, decrypt bool) {
 	var x [36]uint32
 	for i := range 4 {
@@ -78,6 +83,8 @@ func (rk *SM4) Crypt(dst, src []byte, decrypt bool) {
 }
 
 // SM4XTS transforms data units of unit bytes; key is the data key and the tweak key.
+//
+//go:norace
 func SM4XTS(dst, src, key []byte, unit int, dun [4]uint64, decrypt bool) {
 	data, tweak := NewSM4(key[:16]), NewSM4(key[16:])
 	for len(src) > 0 {

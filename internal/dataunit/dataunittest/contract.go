@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"keyway/internal/race"
 )
 
 // Contract runs every test of the contract on every implementation.
@@ -32,10 +34,13 @@ func Contract(t *testing.T, s Subject) {
 	}
 }
 
-// limit is how long runs may be. With -short, as under an emulator that takes a
-// hundred times as long, they are just long enough for the widest kernels.
+// short: with -short, as under an emulator that takes a hundred times as long, and
+// under the race detector.
+func short() bool { return testing.Short() || race.Enabled }
+
+// limit is how long runs may be. Short ones are just long enough for the widest kernels.
 func (s Subject) limit(name string) int {
-	if slices.Contains(s.Slow, name) || testing.Short() {
+	if slices.Contains(s.Slow, name) || short() {
 		return 20 << 10
 	}
 	return 70 << 10
@@ -107,7 +112,7 @@ func Fuzz(f *testing.F, s Subject) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		unit := s.Units[r.IntN(len(s.Units))]
 		n := unit * (int(units)%90 + 1)
-		if n > 128<<10 || n > 20<<10 && testing.Short() {
+		if n > 128<<10 || n > 20<<10 && short() {
 			n = unit
 		}
 		dun := [4]uint64{a, b}
@@ -254,7 +259,7 @@ func (s Subject) allocations(t *testing.T, name string) {
 	if n := testing.AllocsPerRun(50, func() {
 		c.Encrypt(buf, buf, [4]uint64{1})
 		c.Decrypt(buf, buf, [4]uint64{1})
-	}); n != 0 && !raceEnabled { // under the race detector sync.Pool forgets on purpose
+	}); n != 0 && !race.Enabled { // under the race detector sync.Pool forgets on purpose
 		t.Errorf("%v allocations per call, want 0", n)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"keyway/internal/race"
 )
 
 // A Stepper is a Cipher whose runs may number data unit k by dun + k·step.
@@ -40,7 +42,7 @@ func (s Subject) steps(t *testing.T, name string) {
 	if slices.Contains(s.Units, 512) {
 		unit = 512
 	}
-	if slices.Contains(s.Slow, name) || testing.Short() {
+	if slices.Contains(s.Slow, name) || short() {
 		units = 34
 	}
 	key := Random(r, s.Keys[0])
@@ -53,7 +55,7 @@ func (s Subject) steps(t *testing.T, name string) {
 	src := Random(r, unit*units)
 	got, want := make([]byte, len(src)), make([]byte, len(src))
 	steps := []uint64{8, 1, 3, m, 2, 4, 0, 16, 1 << 40}
-	if testing.Short() {
+	if short() {
 		steps = steps[:4]
 	}
 	for _, step := range steps {
@@ -82,7 +84,7 @@ func (s Subject) steps(t *testing.T, name string) {
 	if n := testing.AllocsPerRun(20, func() {
 		stepper.EncryptStep(got, src, [4]uint64{1}, 8)
 		stepper.DecryptStep(got, got, [4]uint64{1}, 8)
-	}); n != 0 && !raceEnabled {
+	}); n != 0 && !race.Enabled {
 		t.Errorf("%v allocations per call, want 0", n)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"keyway/internal/race"
 )
 
 // Count tells how often each word is in the memory of a process that may be read by
@@ -14,7 +16,7 @@ import (
 // is larger than it, the test is skipped.
 func Count(t *testing.T, pid int, words map[string][]byte) map[string]int {
 	t.Helper()
-	if raced {
+	if race.Enabled {
 		t.Skip("the memory of the race detector is too much to look through")
 	}
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))

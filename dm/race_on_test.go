@@ -1,5 +1,0 @@
-//go:build race
-
-package dm_test
-
-const raceEnabled = true // its instrumentation allocates

@@ -1,5 +1,0 @@
-//go:build !race
-
-package dmcrypt
-
-const raceEnabled = false

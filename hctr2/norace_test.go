@@ -1,5 +1,0 @@
-//go:build !race
-
-package hctr2
-
-const raceEnabled = false

@@ -1,5 +1,0 @@
-//go:build race
-
-package cipher
-
-const raceEnabled = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package dataunittest
-
-const raceEnabled = false

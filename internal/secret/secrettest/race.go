@@ -1,5 +1,0 @@
-//go:build race
-
-package secrettest
-
-const raced = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package keyslot_test
-
-const raceEnabled = false
