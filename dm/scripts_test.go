@@ -158,7 +158,7 @@ func (c scriptCommand) run(ts *testscript.TestScript, neg bool, words []string) 
 }
 
 // scriptPatience is how long a script waits for what should be there at once.
-const scriptPatience = 20 * time.Second
+const scriptPatience = time.Minute
 
 func report(ts *testscript.TestScript, neg bool, out string, err error) {
 	fmt.Fprint(ts.Stdout(), out)

@@ -59,7 +59,7 @@ func startIn(t *testing.T, dir string, c *Config) (*Daemon, *control.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stop(t, d) })
-	return d, &control.Client{Socket: o.Socket, Timeout: 30 * time.Second}
+	return d, &control.Client{Socket: o.Socket, Timeout: time.Minute}
 }
 
 // stop closes the daemon, at most once.
@@ -105,13 +105,13 @@ func create(t *testing.T, c *control.Client, r control.Create) {
 func TestCallEndsWithItsClient(t *testing.T) {
 	_, c := start(t, nil)
 	create(t, c, control.Create{Name: "a", Backend: "mem:1M"})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := c.Wait(ctx, "a", 1<<40); err != nil {
+	if _, err := c.Wait(t.Context(), "a", 1<<40); err != nil {
 		t.Errorf("wait for another number than that: %v", err)
 	}
 	d, err := c.Device(t.Context(), "a")
 	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
 	if _, err := c.Wait(ctx, "a", d.Event); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("wait for what does not happen: %v, want %v", err, context.DeadlineExceeded)
 	}

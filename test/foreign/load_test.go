@@ -89,7 +89,7 @@ func (w *world) do(what string, f func(ctx context.Context) error) bool {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, d: harness.Start(t), rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, kinds: map[string]string{}}
-	w.c = &control.Client{Socket: w.d.Socket, Timeout: 30 * time.Second}
+	w.c = &control.Client{Socket: w.d.Socket, Timeout: time.Minute}
 	for _, e := range append(slices.Clone(loadEngines), struct{ leaf, engine string }{"none", "none"}) {
 		w.leaves = append(w.leaves, e.leaf)
 		w.files[e.leaf] = filepath.Join(w.d.Dir, e.leaf+".img")

@@ -26,7 +26,7 @@ func Spawn(tb testing.TB, cmd *exec.Cmd) {
 // WaitSocket waits until something accepts connections at the Unix socket path.
 func WaitSocket(tb testing.TB, path string) {
 	tb.Helper()
-	if err := spawn.Socket(path, 10*time.Second); err != nil {
+	if err := spawn.Socket(path, time.Minute); err != nil {
 		tb.Fatal(err)
 	}
 }
