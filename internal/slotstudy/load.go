@@ -27,7 +27,7 @@ import (
 	"keyway/internal/trace"
 )
 
-// MaxEvents bounds the requests and evictions of a load: each takes 50 bytes.
+// MaxEvents bounds the requests and evictions of a load: each takes some 100 bytes.
 const MaxEvents = 1 << 24
 
 // A Load is a trace, made ready to be replayed.

@@ -34,7 +34,10 @@ func Read(src io.Reader, each func(*Event) error) (*Info, error) {
 			if r.line == 0 || r.line == 1 && len(line) > 0 {
 				return nil, errNoTrace // cut off so early that nothing tells what it is
 			}
-			r.info.Truncated = !r.ended || len(line) > 0
+			if r.ended && len(line) > 0 {
+				return nil, r.wrong(errSurplus)
+			}
+			r.info.Truncated = !r.ended
 			return &r.info, nil
 		case err != nil:
 			return nil, err
@@ -46,6 +49,8 @@ func Read(src io.Reader, each func(*Event) error) (*Info, error) {
 }
 
 var errNoTrace = errors.New("this is no trace: its first line is not \"" + magic + "1\"")
+
+var errSurplus = errors.New("stands after the end")
 
 type reader struct {
 	src           *bufio.Reader
@@ -69,7 +74,7 @@ func (r *reader) read(line []byte) error {
 		return header(line)
 	}
 	if r.ended {
-		return errors.New("stands after the end")
+		return errSurplus
 	}
 	if len(line) > 0 && line[0] == '#' {
 		return nil

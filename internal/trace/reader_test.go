@@ -114,6 +114,7 @@ func TestWrongTracesAreRefused(t *testing.T) {
 		{head + "evict 1 4 5 6\n", "line 4: key 4 has not been introduced"},
 		{head + "end 1\n", "line 4: there should be 1 requests and evictions, and there are 0"},
 		{head + "end 0\n# no more\n", "line 5: stands after the end"},
+		{head + "end 0\nx", "line 5: stands after the end"},
 		{head + "read 1 3 0 0 4096 5 6\r\n", `end: "6\r" is not a number`},
 		{head + "# " + strings.Repeat("x", trace.MaxLine) + "\n", "line 4: has more than 4096 bytes"},
 	} {

@@ -284,6 +284,30 @@ func TestEnginesOfOneNameAreOne(t *testing.T) {
 	}
 }
 
+// TestKeysAreForgottenWhenTheyGo, so that a writer does not grow with every key there
+// ever was; one that is used after its eviction from one engine is introduced again.
+func TestKeysAreForgottenWhenTheyGo(t *testing.T) {
+	s := &sink{}
+	w := trace.NewWriter(s, "the test", nil)
+	e := w.Engine("e", 1)
+	k := newKey(t, "a")
+	for range 2 {
+		for range 3 {
+			e.Request(keyslot.Traced{Crypt: blkcrypto.Context{Key: k}})
+		}
+		e.Evicted(k, 0, 0)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(s.String(), "\nkey "); n != 2 {
+		t.Errorf("the key is introduced %d times, want 2\n%s", n, s)
+	}
+	if info, _ := all(t, s.String()); len(info.Keys) != 1 || info.Events != 8 {
+		t.Errorf("%+v, want one key and 8 events", info)
+	}
+}
+
 // TestTracingDoesNotAllocate once a key is known, with wide numbers too.
 func TestTracingDoesNotAllocate(t *testing.T) {
 	w := trace.NewWriter(&discard{}, "the test", nil)
