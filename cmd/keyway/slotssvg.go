@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,12 +74,12 @@ func (r *slotsReport) curves() []slotsCurve {
 			title: "requests that wait", name: "for a slot", other: "for any reason",
 			of:     func(w slotstudy.Row) float64 { return float64(w.Blocked) },
 			and:    func(w slotstudy.Row) float64 { return float64(w.Waits) },
-			format: func(v float64) string { return fmt.Sprintf("%.10g", v) },
+			format: func(v float64) string { return thousands(strconv.Itoa(int(v))) },
 		},
 		{
-			title: "time", name: "added", other: "waited, in all",
+			title: "time", name: "added", other: "programming",
 			of:     func(w slotstudy.Row) float64 { return float64(max(w.Added, 0)) },
-			and:    func(w slotstudy.Row) float64 { return float64(w.Waited) },
+			and:    func(w slotstudy.Row) float64 { return float64(w.Programming) },
 			format: span,
 		},
 	}
@@ -125,6 +126,9 @@ func (r *slotsReport) panel(m *svg.Image, c slotsCurve, top float64) {
 	step, high := svg.Ticks(most)
 	if c.most == 100 {
 		step, high = 25, 100
+	}
+	if step < 1 { // there is no half of a request, nor of a nanosecond
+		step, high = 1, math.Ceil(high)
 	}
 	bottom := top + slotsPanel
 	y := func(v float64) float64 { return bottom - v/high*slotsPanel }
@@ -198,7 +202,11 @@ func (r *slotsReport) engines(m *svg.Image, bottom float64) {
 		text("enoughText", n, bottom+34, fmt.Sprintf("%d %s enough", n, verb))
 	}
 	if r.showsEngine() {
-		text("limitText", r.Has, bottom+50, fmt.Sprintf("%s has %d", r.Engine, r.Has))
+		y := bottom + 34
+		if r.best >= 0 && math.Abs(r.x(r.rows[r.best].Slots)-r.x(r.Has)) < 130 {
+			y += 16
+		}
+		text("limitText", r.Has, y, fmt.Sprintf("%s has %d", r.Engine, r.Has))
 	}
 }
 

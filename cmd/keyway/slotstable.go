@@ -87,11 +87,14 @@ func percent(r slotstudy.Row) string {
 func count(n int, one string) string {
 	text := plural.Of(n, one)
 	digits := strconv.Itoa(n)
-	rest := text[len(digits):]
+	return thousands(digits) + text[len(digits):]
+}
+
+func thousands(digits string) string {
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "," + digits[i:]
 	}
-	return digits + rest
+	return digits
 }
 
 // shortTime has three figures, which is what a column has room for.
