@@ -43,8 +43,9 @@ func (f *File) send(ctx context.Context, w io.Writer) (sent int64, err error) {
 	defer wg.Wait()
 	defer cancel()
 
-	free, read, order := make(chan *chunk, inFlight), make(chan *chunk, inFlight), make(chan *chunk, inFlight)
-	for range inFlight {
+	lanes := min(inFlight, (f.Size+maxRequest-1)/maxRequest)
+	free, read, order := make(chan *chunk, lanes), make(chan *chunk, lanes), make(chan *chunk, lanes)
+	for range lanes {
 		free <- &chunk{done: make(chan struct{}, 1)}
 		wg.Go(func() {
 			for c := range read {
@@ -125,7 +126,7 @@ func (f *File) plan(ctx context.Context, free <-chan *chunk, next func(*chunk)) 
 				}
 				c = <-free // they all come back, whatever fails
 				c.off, c.n, c.parts, c.err = p.Off, 0, c.parts[:0], nil
-				c.buf = arena.Get(maxRequest)
+				c.buf = arena.Get(int(min(f.end()-p.Off, maxRequest)))
 			}
 			part := p
 			part.Len = min(p.Len, c.off+maxRequest-p.Off)
@@ -143,6 +144,12 @@ func (f *File) plan(ctx context.Context, free <-chan *chunk, next func(*chunk)) 
 		err = context.Cause(ctx)
 	}
 	return err
+}
+
+// end is where the block of the last byte ends.
+func (f *File) end() int64 {
+	mask := int64(f.v.info.BlockSize) - 1
+	return (f.Size + mask) &^ mask
 }
 
 // fill reads the parts of a chunk.

@@ -235,7 +235,8 @@ func (e *encrypted) path(which string) string {
 }
 
 // TestDamagedEncryption breaks what fscrypt keeps on the medium: it is refused with its
-// place, and nothing that is still read differs from what it was.
+// place, and nothing that is still read differs from what it was. Contexts are strict by
+// size, version, reserved bytes, flags and pairs of modes (dm-fscrypt.md, invariant 69).
 func TestDamagedEncryption(t *testing.T) {
 	e := editEncrypted(t)
 	e.t = t

@@ -31,7 +31,8 @@ func (e *editor) context(at int) int {
 }
 
 // TestDamagedEncryption breaks what fscrypt keeps on the medium: it is refused with its
-// place, and nothing that is still read differs from what it was.
+// place, and nothing that is still read differs from what it was. Contexts are strict by
+// size, version, reserved bytes, flags and pairs of modes (dm-fscrypt.md, invariant 69).
 func TestDamagedEncryption(t *testing.T) {
 	e := edit(t)
 	fs, _ := image(t)
