@@ -23,7 +23,11 @@ type member struct {
 	v    *value
 }
 
-const maxDepth = 32 // nested values: as many as json-c takes
+const (
+	maxDepth = 32 // nested values: as many as json-c takes
+	// A full header has some thousand; 4 MiB could hold two millions, which take 0.5 GB.
+	maxValues = 1 << 15
+)
 
 var errTwice = errors.New("two members have the same name")
 
@@ -43,12 +47,17 @@ func parseJSON(b []byte) (*value, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	return parseValue(d, 0)
+	left := maxValues
+	return parseValue(d, 0, &left)
 }
 
-func parseValue(d *json.Decoder, depth int) (*value, error) {
+// parseValue takes what it reads from left, the number of values that there may be.
+func parseValue(d *json.Decoder, depth int, left *int) (*value, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("is nested more than %d deep", maxDepth)
+	}
+	if *left--; *left < 0 {
+		return nil, fmt.Errorf("has more than %d values", maxValues)
 	}
 	t, err := d.Token()
 	if err != nil {
@@ -79,7 +88,7 @@ func parseValue(d *json.Decoder, depth int) (*value, error) {
 				}
 				seen[name] = true
 			}
-			e, err := parseValue(d, depth+1)
+			e, err := parseValue(d, depth+1, left)
 			if err != nil {
 				return nil, err
 			}

@@ -150,6 +150,7 @@ func TestTokens(t *testing.T) {
 		{`[]`, 1, "does not begin with {"},
 		{`{"type":"x"}`, 1, "tokens.1.keyslots: is missing"},
 		{`{"type":"x","keyslots":["7"]}`, 1, "tokens.1.keyslots[0]"},
+		{`{"type":"x","keyslots":[],"many":[0` + strings.Repeat(",0", 1<<15) + `]}`, 1, "more than 32768 values"},
 		{`{"type":"luks2-other","keyslots":[]}`, 1, "luks2-other"},
 		{`{"type":"luks2-keyring","keyslots":[]}`, 1, "key_description"},
 		{`{"type":"luks2-keyring","keyslots":[],"key_description":"x","more":1}`, 1, "alone"},
