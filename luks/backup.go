@@ -75,7 +75,9 @@ func Restore(m Medium, size int64, backup io.ReaderAt, backupSize int64, o Optio
 	switch end := b.Segments[0].Offset; {
 	case n > size:
 		return nil, fmt.Errorf("luks: the backup takes %d bytes of a device of %d", n, size)
-	case o.Data == 0 && end > 0 && end < n:
+	case o.Data == 0 && end == 0:
+		return nil, errors.New("luks: the backup is of a header in a file of its own, and would be written over the data: name that file (--header)")
+	case o.Data == 0 && end < n:
 		return nil, fmt.Errorf("luks: backup: the data begins at byte %d of its %d", end, n)
 	}
 	if why := b.differs(m, size, o); why != nil && !force {

@@ -91,7 +91,7 @@ func TestRestoreChecks(t *testing.T) {
 		want string
 	}{
 		{"other UUID", small, "UUID"},
-		{"other version", luks.FormatOptions{Version: 1, Key: cheap, KeySize: 32}, "version"},
+		{"other version", luks.FormatOptions{Version: 1, Key: cheap, KeySize: 32, Align: 512}, "version"},
 		{"other offset", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1<<20 + 4096}, "data offset"},
 		{"other metadata", luks.FormatOptions{Key: cheap, KeySize: 32, DataOffset: 1 << 20, MetadataSize: 32 << 10}, "size of a header copy"},
 		{"other key size", luks.FormatOptions{Key: cheap, KeySize: 64, DataOffset: 1 << 20}, "key size"},
@@ -140,5 +140,45 @@ func TestRestoreChecks(t *testing.T) {
 	}
 	if err := restore(f, 2<<20, backup, false); err != nil {
 		t.Errorf("its own backup: %v", err)
+	}
+}
+
+// TestRestoreOfDetachedHeader: a header that was in a file of its own is not written
+// over the data, whatever is forced.
+func TestRestoreOfDetachedHeader(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		o := luks.FormatOptions{Version: version, Key: cheap, KeySize: 32, Detached: true, DataSize: 32 << 20}
+		n, err := o.HeaderSize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := image(t, n)
+		e, v, err := luks.Format(t.Context(), f, n, []byte("first"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Key.Wipe()
+		var b bytes.Buffer
+		if err := e.Header().Backup(f, &b); err != nil {
+			t.Fatal(err)
+		}
+		data := image(t, 32<<20)
+		if _, err := data.WriteAt([]byte("the only copy"), 0); err != nil {
+			t.Fatal(err)
+		}
+		restore := func(m luks.Medium, size int64, o luks.Options, force bool) error {
+			_, err := luks.Restore(m, size, bytes.NewReader(b.Bytes()), int64(b.Len()), o, force)
+			return err
+		}
+		if err := restore(data, 32<<20, luks.Options{}, true); err == nil || !strings.Contains(err.Error(), "over the data") {
+			t.Errorf("LUKS%d: over the data: %v", version, err)
+		}
+		got := make([]byte, 13)
+		if _, err := data.ReadAt(got, 0); err != nil || string(got) != "the only copy" {
+			t.Errorf("LUKS%d: the data is %q, %v", version, got, err)
+		}
+		if err := restore(f, n, luks.Options{Data: -1}, false); err != nil {
+			t.Errorf("LUKS%d: to its own file: %v", version, err)
+		}
 	}
 }

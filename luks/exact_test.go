@@ -97,6 +97,7 @@ func TestExactSize(t *testing.T) {
 		{Exact: true, KeySize: 32, Key: cheap},
 		{Exact: true, KeySize: 32, Key: cheap, DataSize: 513},
 		{Exact: true, KeySize: 32, Key: cheap, DataSize: 4096 + 512, SectorSize: 4096},
+		{Version: 1, Exact: true, KeySize: 16, Cipher: "aes-cbc-plain64", Key: cheap, DataSize: 513},
 		{Exact: true, KeySize: 32, Key: cheap, DataSize: 4096, Detached: true},
 		{Exact: true, KeySize: 32, Key: cheap, DataSize: 4096, DataOffset: 2 << 20},
 	} {
@@ -106,6 +107,30 @@ func TestExactSize(t *testing.T) {
 	}
 	if b, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(b, make([]byte, 1<<20)) {
 		t.Errorf("what was refused is changed: %v", err)
+	}
+}
+
+// TestFormatLeavesData: a device that has no room for data, or for a part of a sector
+// alone, is refused and kept, since the volume could not be opened.
+func TestFormatLeavesData(t *testing.T) {
+	for _, o := range []luks.FormatOptions{
+		{Version: 1, Key: cheap, Cipher: "aes-cbc-plain64", KeySize: 16, DataOffset: 1 << 20},
+		{Version: 2, Key: cheap, KeySize: 32, DataOffset: 1 << 20},
+		{Version: 1, Key: cheap, Cipher: "aes-cbc-plain64", KeySize: 16, Detached: true, DataSize: 513},
+		{Version: 2, Key: cheap, KeySize: 32, Detached: true, DataSize: 513},
+	} {
+		for _, size := range []int64{1 << 20, 1<<20 + 1, 1<<20 + 513} {
+			if o.Detached {
+				size = 16 << 20
+			}
+			f := image(t, size)
+			if _, _, err := luks.Format(t.Context(), f, size, []byte("x"), o); err == nil || !strings.Contains(err.Error(), "data") {
+				t.Errorf("LUKS%d on %d bytes, detached %v: %v", o.Version, size, o.Detached, err)
+			}
+			if there, err := luks.Probe(f, size); there != "" || err != nil {
+				t.Errorf("it is refused, and then there is: %q, %v", there, err)
+			}
+		}
 	}
 }
 

@@ -243,8 +243,19 @@ func (p *plan) choosePlace() error {
 	if end := p.end(); end > p.size {
 		return fmt.Errorf("the device has %d bytes, and the header takes %d: a smaller keyslots size takes less", p.size, end)
 	}
-	if data := p.dataDevice(); data >= 0 && p.DataOffset > data {
-		return fmt.Errorf("the device has %d bytes, and the data begins at %d", data, p.DataOffset)
+	return p.checkData()
+}
+
+// checkData refuses a place of the data in which there is none, or no whole sectors: no
+// program would open the volume, but perhaps over a loop device, which rounds down.
+func (p *plan) checkData() error {
+	data := p.dataDevice()
+	switch n := data - p.DataOffset; {
+	case data < 0:
+	case n <= 0:
+		return fmt.Errorf("the device has %d bytes, and the data begins at %d: nothing is left for it", data, p.DataOffset)
+	case n%sectorBytes != 0:
+		return fmt.Errorf("the data has %d bytes, not a multiple of %d: make the device longer or shorter", n, sectorBytes)
 	}
 	return nil
 }

@@ -47,10 +47,7 @@ func (p *plan) check1() error {
 	case end > p.size:
 		return fmt.Errorf("the device has %d bytes, and the header takes %d", p.size, end)
 	}
-	if data := p.dataDevice(); data >= 0 && p.DataOffset > data {
-		return fmt.Errorf("the device has %d bytes, and the data begins at %d", data, p.DataOffset)
-	}
-	return nil
+	return p.checkData()
 }
 
 // cipher1 is the cipher with its mode: LUKS1 has them apart.
