@@ -83,6 +83,19 @@ func Format(ctx context.Context, m Medium, size int64, passphrase []byte, o Form
 	return e, v, nil
 }
 
+// Erase makes what Probe finds on m, which has size bytes, unreadable, and nothing
+// else: for a device whose header is elsewhere from now on. The first sector is zeroes
+// then.
+func Erase(m Medium, size int64) error {
+	if there, err := Probe(m, size); err != nil || there == "" {
+		return err
+	}
+	if err := (&plan{size: size}).eraseMagic(m); err != nil {
+		return fmt.Errorf("luks: erase: %w", err)
+	}
+	return nil
+}
+
 // HeaderSize returns how many bytes a header with these options takes, all before
 // the data: the smallest medium for a detached one, and the data offset of others.
 func (o FormatOptions) HeaderSize() (int64, error) {

@@ -44,6 +44,7 @@ func openLUKS(image, header, policy string, exact, alone bool) (l luksImage, err
 	if alone {
 		o.Data = -1
 	}
+	var data *os.File // where it is apart
 	if header == "" {
 		header = image
 	} else {
@@ -51,7 +52,8 @@ func openLUKS(image, header, policy string, exact, alone bool) (l luksImage, err
 		if err != nil {
 			return l, err
 		}
-		f.Close()
+		defer f.Close()
+		data = f
 		if n == 0 {
 			return l, fmt.Errorf("%s is empty", image)
 		}
@@ -68,6 +70,12 @@ func openLUKS(image, header, policy string, exact, alone bool) (l luksImage, err
 	if l.Header, err = luks.Read(f, n, o); err != nil {
 		f.Close()
 		return l, fmt.Errorf("%s: %w", header, err)
+	}
+	if data != nil {
+		if err := checkApart(l.Header, image, data, l.data, n, exact); err != nil {
+			f.Close()
+			return l, err
+		}
 	}
 	for i, c := range l.Copies {
 		if c.Err != nil {

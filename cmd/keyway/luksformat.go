@@ -297,6 +297,12 @@ func (f *formatFlags) format(ctx context.Context, t *formatTarget, pass *secret.
 		return nil, err
 	}
 	v.Key.Wipe()
+	if t.data != t.header && f.o.DataOffset == 0 {
+		// The data begins there: a header would be taken for the one that counts.
+		if err := luks.Erase(t.data, t.dataSize); err != nil {
+			return nil, err
+		}
+	}
 	if len(t.made) > 0 {
 		if err := syncDirs(t.made); err != nil {
 			return nil, err
