@@ -46,7 +46,7 @@ func (c *cli) completePath(cmd *cobra.Command, ff *fsFlags, name, begun string) 
 	defer stop()
 	cmd.SetContext(ctx)
 	quiet := *ff
-	quiet.keys, quiet.write = nil, false
+	quiet.keys, quiet.trace, quiet.write = nil, "", false
 	for _, word := range ff.keys {
 		source := word[strings.IndexByte(word, '=')+1:]
 		if s, err := keysource.Parse(source); err == nil && s.File() != "" {
