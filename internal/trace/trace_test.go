@@ -3,6 +3,8 @@ package trace_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -48,12 +50,12 @@ func (s *sink) String() string {
 	return s.b.String()
 }
 
+const keyBytes = "these are the bytes of the key which no trace has, sixty-four..."
+
 func newKey(tb testing.TB, name string) *blkcrypto.Key {
 	tb.Helper()
 	raw := make([]byte, 64)
-	for i := range raw {
-		raw[i] = byte(i)
-	}
+	copy(raw, keyBytes)
 	b, err := secret.Copy(raw)
 	if err != nil {
 		tb.Fatal(err)
@@ -119,6 +121,13 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+	for _, part := range []string{keyBytes[:8], keyBytes[32:40]} {
+		for _, form := range []string{part, hex.EncodeToString([]byte(part)), base64.StdEncoding.EncodeToString([]byte(part))[:8]} {
+			if strings.Contains(s.String(), form) {
+				t.Errorf("the trace has %q of the key", form)
+			}
+		}
 	}
 	info, got := all(t, s.String())
 	order := map[int64]int{} // keys are numbered as they come
