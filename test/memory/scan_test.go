@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -274,8 +275,9 @@ func gcore(t *testing.T, pid int, all bool, s *Set) *Report {
 	return rep
 }
 
-// interrupt sends each thread of a Go program the signal by which it preempts. What an
-// earlier one has left of registers on the signal stacks is overwritten.
+// interrupt sends each thread of a Go program the signal by which it preempts, and waits
+// until they have come. What an earlier one has left of registers on the signal stacks is
+// overwritten.
 func interrupt(t *testing.T, pid int) {
 	t.Helper()
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -289,4 +291,33 @@ func interrupt(t *testing.T, pid int) {
 		}
 		_ = unix.Tgkill(pid, tid, unix.SIGURG) // it may have ended
 	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		waits := slices.ContainsFunc(threads, func(th os.DirEntry) bool { return pending(t, pid, th.Name(), unix.SIGURG) })
+		if !waits {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("a thread does not take the signal")
+		}
+	}
+}
+
+// pending reports whether a signal waits for a thread: the kernel has not written its
+// frame yet. One that has ended has none.
+func pending(t *testing.T, pid int, tid string, signal unix.Signal) bool {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", pid, tid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "SigPnd:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(text), 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return set&(1<<(signal-1)) != 0
+		}
+	}
+	return false
 }
