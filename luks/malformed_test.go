@@ -404,3 +404,18 @@ func TestEveryByteOfLUKS1(t *testing.T) {
 		t.Errorf("%d refused, %d not opened, %d the same", refused, wrong, same)
 	}
 }
+
+// TestWrongPassphraseBesideOddKeyslot: one keyslot that cannot be tried does not hide
+// that the passphrase is wrong for the others.
+func TestWrongPassphraseBesideOddKeyslot(t *testing.T) {
+	dev := disk(t, "luks2-argon2id").Image.Bytes(t)
+	odd := withJSON(dev, strings.Replace(compact(t, dev), `"stripes":4000,"hash":"sha256"`, `"stripes":4000,"hash":"md99"`, 1))
+	h, err := read(odd, luks.Permissive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.Open(t.Context(), bytes.NewReader(odd), []byte("mistyped"), luks.AnySlot)
+	if !errors.Is(err, luks.ErrPassphrase) || !errors.Is(err, luks.ErrUnsupported) || !strings.Contains(err.Error(), "md99") {
+		t.Errorf("a wrong passphrase, and a keyslot with an unknown hash: %v", err)
+	}
+}

@@ -51,6 +51,10 @@ func (h *Header) Open(ctx context.Context, r io.ReaderAt, passphrase []byte, slo
 			errs = append(errs, fmt.Errorf("luks: keyslot %d: %w", k.ID, err))
 		}
 	}
+	if errs != nil && len(errs) < len(slots) {
+		// Others were tried: a passphrase that was mistyped is the likelier reason.
+		return nil, fmt.Errorf("luks: %w of those that could be tried; %w", ErrPassphrase, errors.Join(errs...))
+	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
