@@ -2,6 +2,7 @@ package f2fs
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -150,6 +151,9 @@ func (f *FS) readJournal(block, flags uint32) error {
 // node reads a node of an inode and returns its block.
 func (f *FS) node(nid, inode uint32) ([]byte, error) {
 	e, err := f.find(nid)
+	if errors.Is(err, ErrUnused) && nid != inode { // part of a file that is there
+		return nil, damaged("node %d: %v", nid, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("node %d: %w", nid, err)
 	}

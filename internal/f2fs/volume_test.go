@@ -60,6 +60,8 @@ func TestDamagedEncryption(t *testing.T) {
 		{"a link not encrypted", func() { e.put(link+2, e.img[link+2]&^4) }, "not that of its directory", ""},
 		{"size that no file has", func() { e.put32(file+20, 1<<30) }, "a size of", ""},
 		{"size of a link", func() { e.put32(link+16, 20) }, "", ""},
+		{"attributes in a node that is free", func() { e.put32(file+76, 12336) }, "attributes: node 12336", ""},
+		{"a node that is free", func() { e.put32(e.child(f2fs.Regular, 5368717312)+4060, 12336) }, "node 12336", ""},
 		{"parent", func() { e.put32(dir+84, 999999) }, "", ""},
 	} {
 		e.t = t
