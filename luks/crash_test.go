@@ -75,9 +75,9 @@ func (r *recorder) crashes(seed uint64, do func(where string, state []byte)) {
 	var pending []written
 	states := 0
 	for n := 0; ; n++ {
-		tears(rnd, base, pending, func(how string, b []byte) {
+		tears(rnd, base, pending, func(how string, state func() []byte) {
 			if states++; states%race.Every(10) == 0 {
-				do(fmt.Sprintf("after %d of %d operations, %s", n, len(r.log), how), b)
+				do(fmt.Sprintf("after %d of %d operations, %s", n, len(r.log), how), state())
 			}
 		})
 		if n == len(r.log) {
@@ -95,7 +95,7 @@ func (r *recorder) crashes(seed uint64, do func(where string, state []byte)) {
 }
 
 // tears tries which sectors of the pending writes are there.
-func tears(rnd *rand.Rand, base []byte, pending []written, do func(how string, b []byte)) {
+func tears(rnd *rand.Rand, base []byte, pending []written, do func(how string, state func() []byte)) {
 	type piece struct {
 		off int64
 		b   []byte
@@ -107,13 +107,15 @@ func tears(rnd *rand.Rand, base []byte, pending []written, do func(how string, b
 		}
 	}
 	try := func(how string, has func(i int) bool) {
-		b := bytes.Clone(base)
-		for i, p := range pieces {
-			if has(i) {
-				copy(b[p.off:], p.b)
+		do(how, func() []byte {
+			b := bytes.Clone(base)
+			for i, p := range pieces {
+				if has(i) {
+					copy(b[p.off:], p.b)
+				}
 			}
-		}
-		do(how, b)
+			return b
+		})
 	}
 	n := len(pieces)
 	if n <= 3 {
