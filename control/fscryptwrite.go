@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -46,9 +47,16 @@ func (c *Client) FscryptWrite(ctx context.Context, name string, r FscryptWrite, 
 	if c.Timeout > 0 {
 		query.Set("timeout", c.Timeout.String())
 	}
+	in, out := io.Pipe()
 	body := &lastError{Reader: io.LimitReader(data, r.Length)}
+	asked := &onDemand{PipeReader: in, begin: sync.OnceFunc(func() {
+		go func() {
+			_, err := io.Copy(out, body)
+			out.CloseWithError(err) // the end, if it is nil
+		}()
+	})}
 	path := device(name, "/fscrypt/write")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keyway/v1/"+path+"?"+query.Encode(), body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keyway/v1/"+path+"?"+query.Encode(), asked)
 	if err != nil {
 		return x, err
 	}
@@ -60,12 +68,19 @@ func (c *Client) FscryptWrite(ctx context.Context, name string, r FscryptWrite, 
 	req.Header.Set("Expect", "100-continue")
 	t := &http.Transport{
 		DisableKeepAlives: true, ExpectContinueTimeout: continueTimeout,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, descriptor(keys)) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := c.dial(ctx, descriptor(keys))
+			if err != nil {
+				return nil, err
+			}
+			return &ending{conn, in}, nil
+		},
 	}
+	defer in.Close() // data may be read once more, and what came is dropped
 	resp, err := t.RoundTrip(req)
 	if err != nil {
-		if body.err != nil && body.err != io.EOF {
-			return x, fmt.Errorf("what is to be written: %w", body.err)
+		if failed := body.failed(); failed != nil {
+			return x, fmt.Errorf("what is to be written: %w", failed)
 		}
 		return x, c.explain(err)
 	}
@@ -86,16 +101,48 @@ func (c *Client) FscryptWrite(ctx context.Context, name string, r FscryptWrite, 
 	return x, nil
 }
 
+// ending is a connection whose end ends the body too, which may wait for data that does
+// not come: whoever sends it waits for the body.
+type ending struct {
+	net.Conn
+	body *io.PipeReader
+}
+
+func (e *ending) Close() error {
+	e.body.Close()
+	return e.Conn.Close()
+}
+
+// onDemand begins to read when it is read.
+type onDemand struct {
+	*io.PipeReader
+	begin func()
+}
+
+func (o *onDemand) Read(p []byte) (int, error) {
+	o.begin()
+	return o.PipeReader.Read(p)
+}
+
 // lastError keeps the error of a reader.
 type lastError struct {
 	io.Reader
+	mu  sync.Mutex // guards err
 	err error
 }
 
 func (l *lastError) Read(p []byte) (int, error) {
 	n, err := l.Reader.Read(p)
-	if err != nil {
+	if err != nil && err != io.EOF {
+		l.mu.Lock()
 		l.err = err
+		l.mu.Unlock()
 	}
 	return n, err
+}
+
+func (l *lastError) failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
