@@ -15,9 +15,9 @@ for job in /host/job/*; do
 		fskey add "/m$i" $key # a key, or a key and its descriptor
 	done < "$job/keys"
 	cd "/m$i"
-	while IFS= read -r -d '' dir; do
-		find "$dir" -printf '%y\t%i\t%s\t%p\0'
-	done < "$job/list" > "/host/out/$i.names"
+	mapfile -d '' dirs < "$job/list"
+	[ ${#dirs[@]} = 0 ] || find "${dirs[@]}" -printf '%y\t%i\t%s\t%p\0' > "/host/out/$i.names"
+	touch "/host/out/$i.names"
 	cd /
 	kwread "/m$i" < "$job/ranges" > "/host/out/$i.data"
 	umount "/m$i"
