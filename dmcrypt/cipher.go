@@ -85,7 +85,7 @@ func (c *Cipher) expand(l layout, key []byte) error {
 		c.diffuse, err = newBlock("aes", extra)
 	case "tcw":
 		if c.secrets, err = secret.New(len(extra)); err == nil {
-			copy(c.secrets.Bytes(), extra)
+			secret.Move(c.secrets.Bytes(), extra)
 		}
 	case "lmk":
 		c.secrets, err = newLMK(extra)

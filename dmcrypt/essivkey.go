@@ -47,7 +47,7 @@ func newNumber(p Spec, key []byte) (block, error) {
 // pad writes key and the padding of a hash with blocks of size bytes, but for the
 // length, to mem, and returns how many bytes that is.
 func pad(mem, key []byte, size int) int {
-	copy(mem, key)
+	secret.Move(mem, key)
 	mem[len(key)] = 0x80
 	return (len(key) + 1 + size/8 + size - 1) &^ (size - 1)
 }

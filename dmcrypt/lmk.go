@@ -28,7 +28,7 @@ func newLMK(seed []byte) (*secret.Buffer, error) {
 	h := (*[4]uint32)(unsafe.Pointer(&m[0]))
 	*h = md5Start
 	if len(seed) > 0 {
-		copy(m[state:], seed[:lmkSeed])
+		secret.Move(m[state:], seed[:lmkSeed])
 		md5Block(h, m[state:])
 		secret.Wipe(m[state:])
 	}

@@ -150,7 +150,7 @@ func (f *File) NewKey(name string) (*blkcrypto.Key, error) {
 func (m *MasterKey) wrappedBytes() (b *secret.Buffer, err error) {
 	return b, m.use(func() error {
 		if b, err = secret.New(m.key.Len()); err == nil {
-			copy(b.Bytes(), m.key.Bytes())
+			secret.Move(b.Bytes(), m.key.Bytes())
 		}
 		return err
 	})
@@ -173,7 +173,7 @@ func (f *File) derive(mode Mode) (b *secret.Buffer, err error) {
 		out, number := b.Bytes(), []byte{byte(mode)}
 		switch {
 		case p.Version == 1 && p.Flags&DirectKey != 0:
-			copy(out, m.key.Bytes())
+			secret.Move(out, m.key.Bytes())
 		case p.Version == 1:
 			return m.perFileV1(out, f.c.Nonce)
 		case p.Flags&DirectKey != 0:

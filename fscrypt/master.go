@@ -119,7 +119,7 @@ func newMaster(key, in []byte, identifier byte) (m *MasterKey, err error) {
 	if m.key, err = secret.New(len(key)); err != nil {
 		return m, err
 	}
-	copy(m.key.Bytes(), key)
+	secret.Move(m.key.Bytes(), key)
 	if m.hkdf, err = hkdf.Extract(in); err != nil {
 		return m, err
 	}

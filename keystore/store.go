@@ -205,7 +205,7 @@ func (e *entry) derive(v variant) (*blkcrypto.Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key %q: %w", e.desc.Name, err)
 	}
-	copy(b.Bytes(), e.bytes.Bytes())
+	secret.Move(b.Bytes(), e.bytes.Bytes())
 	if v.weak {
 		return blkcrypto.NewDMCryptKey(e.desc.Name, v.config, b)
 	}

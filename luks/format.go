@@ -353,7 +353,7 @@ func (p *plan) volumeKey() (*Volume, error) {
 	}
 	if p.VolumeKey == nil {
 		_, err = rand.Read(key.Bytes())
-	} else if copy(key.Bytes(), p.VolumeKey.Bytes()) != p.KeySize {
+	} else if secret.Move(key.Bytes(), p.VolumeKey.Bytes()) != p.KeySize {
 		err = errors.New("the volume key is wiped")
 	}
 	if err != nil {

@@ -235,7 +235,7 @@ func (d *Daemon) giveKey(x *files, k control.FscryptKey, b []byte) error {
 	if err != nil {
 		return err
 	}
-	copy(own.Bytes(), b)
+	secret.Move(own.Bytes(), b)
 	if !k.Wrapped {
 		return x.addKey(k, own, nil)
 	}

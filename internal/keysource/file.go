@@ -180,7 +180,7 @@ func fit(b *secret.Buffer, n int) (*secret.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(c.Bytes(), b.Bytes()[:n])
+	secret.Move(c.Bytes(), b.Bytes())
 	return c, nil
 }
 

@@ -53,7 +53,7 @@ func (p Part) Cut(b *secret.Buffer) (*secret.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(c.Bytes(), b.Bytes()[p.Offset:])
+	secret.Move(c.Bytes(), b.Bytes()[p.Offset:])
 	return c, nil
 }
 

@@ -28,6 +28,7 @@ package secret
 
 import (
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func Copy(b []byte) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(s.data, b)
+	Move(s.data, b)
 	return s, nil
 }
 
@@ -119,7 +120,7 @@ func ReadFrom(r io.Reader, max int) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(fit.data, b.data[:n])
+	Move(fit.data, b.data)
 	return fit, nil
 }
 
@@ -173,6 +174,25 @@ func (b *Buffer) Wipe() {
 		}
 	}
 	b.data, b.mem, b.slab = nil, nil, nil
+}
+
+// Move copies as many bytes as both slices have, and returns their number, as copy
+// does, but by way of no vector register. There a thread that waits afterwards would
+// keep key bytes, until a signal writes them to memory that is neither locked nor
+// ours to wipe; the others have new contents before that.
+//
+//go:noinline
+func Move(dst, src []byte) int {
+	n := min(len(dst), len(src))
+	d, s := dst[:n], src[:n]
+	for len(s) >= 8 {
+		binary.LittleEndian.PutUint64(d, binary.LittleEndian.Uint64(s))
+		d, s = d[8:], s[8:]
+	}
+	for i := range s {
+		d[i] = s[i]
+	}
+	return n
 }
 
 // Wipe overwrites p with zeroes. The compiler neither inlines nor removes it.
