@@ -205,10 +205,15 @@ func (w *walk) carried() *Carried {
 	return &Carried{Key: k.Name(), ID: k.ID(), Config: c, DUN: c.DUN(w.r.Crypt.DUN, in-within), Within: int(within)}
 }
 
-// part keeps what lies between two offsets.
+// part keeps what lies between two offsets; with a context, whole data units of it,
+// as the table divides requests.
 func (w *walk) part(from, to int64) {
-	from, to = max(from, w.r.Off), min(to, w.r.Off+w.r.Len)
-	w.r = w.r.Sub(from-w.r.Off, to-from)
+	from, to = max(from-w.r.Off, 0), min(to-w.r.Off, w.r.Len)
+	if k := w.r.Crypt.Key; k != nil {
+		unit := int64(k.Config().DataUnitSize)
+		from, to = (from+unit-1)&^(unit-1), to&^(unit-1)
+	}
+	w.r = w.r.Sub(from, to-from)
 }
 
 // fail records the first thing that makes the request fail.

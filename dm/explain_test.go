@@ -205,6 +205,27 @@ func TestExplainServedBeneath(t *testing.T) {
 	}
 }
 
+// TestExplainWholeUnitsBesideACutOne: a row ends inside the last unit of a request. The
+// units before it go down with the context, as they do when the request is sent.
+func TestExplainWholeUnitsBesideACutOne(t *testing.T) {
+	w := dmtest.New(t)
+	w.Disk("e", 1<<20, 2)
+	w.Map("cut", "0 63 linear e 0\n63 17 linear e 400")
+	top := w.Map("top", "0 64 inlinecrypt aes-xts-plain64 "+metaKey+" 0 cut 0 2 sector_size:1024 iv_large_sectors")
+	key := dmtest.NewKey(t, "upper", xts4k, 1) // which brings requests of 4096 bytes
+	for sector, by := range map[int64]dm.By{56: dm.ByBeneath, 61: dm.ByBeneath, 62: dm.ByFallback, 63: dm.ByFallback} {
+		x, err := top.Explain(dm.Question{Sector: sector, Key: key})
+		if err != nil || x.Fails != nil || len(x.Steps) != 3 {
+			t.Errorf("sector %d: %v, fails with %v: %+v", sector, err, x.Fails, x)
+			continue
+		}
+		if d := x.Steps[1].Decision; d == nil || d.By != by {
+			t.Errorf("sector %d: %+v, want %s", sector, d, by)
+		}
+	}
+	dmtest.Read(t, top, 56*512, 4096)
+}
+
 // TestExplainWhatKeepsARequest: suspension, missing tables, evicted keys,
 // read-only tables, targets where everything ends.
 func TestExplainWhatKeepsARequest(t *testing.T) {
