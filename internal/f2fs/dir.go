@@ -2,8 +2,10 @@ package f2fs
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"iter"
+	"slices"
 
 	"keyway/internal/fstype"
 )
@@ -44,18 +46,12 @@ func (i *Inode) entries(visit func(Entry) bool) error {
 		_, err := i.slots(area, slots, visit)
 		return err
 	}
-	var n uint64
+	runs, err := i.dirRuns()
+	if err != nil {
+		return err
+	}
 	b := make([]byte, BlockSize)
-	for r, err := range i.Map(0, uint64(i.Size)>>blockBits) {
-		if err != nil {
-			return err
-		}
-		if r.Kind != Data { // buckets without names
-			continue
-		}
-		if n += r.Blocks; n > i.fs.blocks {
-			return damaged("has more blocks than the file system")
-		}
+	for _, r := range runs {
 		for k := range r.Blocks {
 			if err := i.fs.read(b, int64(r.Physical+k)<<blockBits); err != nil {
 				return err
@@ -68,6 +64,33 @@ func (i *Inode) entries(visit func(Entry) bool) error {
 		}
 	}
 	return nil
+}
+
+// maxDirRuns bounds what is held of the map of a directory.
+const maxDirRuns = 1 << 20
+
+// dirRuns returns where a directory lies. No block may be there twice: an address of
+// four bytes would make two hundred names each time.
+func (i *Inode) dirRuns() (runs []Run, err error) {
+	for r, err := range i.Map(0, uint64(i.Size)>>blockBits) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Kind != Data { // buckets without names
+			continue
+		}
+		if len(runs) == maxDirRuns {
+			return nil, fmt.Errorf("in more than %d places: %w", maxDirRuns, ErrUnsupported)
+		}
+		runs = append(runs, r)
+	}
+	sorted := slices.SortedFunc(slices.Values(runs), func(a, b Run) int { return cmp.Compare(a.Physical, b.Physical) })
+	for k := 1; k < len(sorted); k++ {
+		if a, b := sorted[k-1], sorted[k]; b.Physical < a.Physical+a.Blocks {
+			return nil, damaged("block %d has block %d for the second time", b.Logical, b.Physical)
+		}
+	}
+	return runs, nil
 }
 
 // slots goes through a block of names: a map of the slots in use, entries, and behind
