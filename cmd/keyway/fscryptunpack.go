@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -88,8 +89,15 @@ func (u *unpacker) unpack(in io.Reader) error {
 		err = u.file(name, h, r)
 		switch {
 		case err == nil:
-		case errors.Is(err, errCutFile): // it was told of
+		case errors.Is(err, errCutFile):
 			u.failed[name] = true
+			if utf8.ValidString(name) {
+				continue // it was told of
+			}
+			// It, or another name that looks like it.
+			if err := u.problem(control.FscryptProblem{Path: name, Error: printable(name) + ": " + err.Error()}); err != nil {
+				return err
+			}
 		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, errStream):
 			return fmt.Errorf("%s: %w", printable(name), err)
 		default:
@@ -230,7 +238,8 @@ func (u *unpacker) contents(dir int, temp, name string, h *tar.Header, in io.Rea
 	return errors.Join(u.attributes(dir, temp, fd, h), f.Close())
 }
 
-// errCutFile is a file that was told of already.
+// errCutFile is a file that was told of already, unless its name is not UTF-8: what was
+// told may be another one.
 var errCutFile = errors.New("is left out")
 
 // attributes sets owner, mode and times of what was made; fd has it open, unless it is
@@ -248,7 +257,7 @@ func (u *unpacker) attributes(dir int, name string, fd int, h *tar.Header) error
 			return err
 		}
 	}
-	t := unix.NsecToTimespec(h.ModTime.UnixNano())
+	t := unix.Timespec{Sec: h.ModTime.Unix(), Nsec: int64(h.ModTime.Nanosecond())} // UnixNano ends in 2262
 	return unix.UtimesNanoAt(dir, name, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -150,6 +151,43 @@ func TestUnpackKeepsWhatAnArchiveSays(t *testing.T) {
 	if st := stat("d/holes"); st.Blocks*512 > 256<<10 {
 		t.Errorf("zeros take %d bytes", st.Blocks*512)
 	}
+}
+
+// Times that do not fit in 64 bits of nanoseconds, from the year 2262 on, are kept: both
+// kinds of file systems have them.
+func TestUnpackKeepsLateTimes(t *testing.T) {
+	dir := t.TempDir()
+	f := file("f", "data")
+	f.ModTime = time.Date(2400, 1, 2, 3, 4, 5, 6, time.UTC)
+	if problems := unpackTo(t, dir, false, archive(t, f)); problems != nil {
+		t.Errorf("%q", problems)
+	}
+	want := filepath.Join(t.TempDir(), "w") // what this file system makes of it
+	if err := os.WriteFile(want, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := unix.Timespec{Sec: f.ModTime.Unix(), Nsec: 6}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, want, []unix.Timespec{at, at}, 0); err != nil {
+		t.Fatal(err)
+	}
+	var got, w unix.Stat_t
+	if err := errors.Join(unix.Stat(filepath.Join(dir, "f"), &got), unix.Stat(want, &w)); err != nil {
+		t.Fatal(err)
+	}
+	if got.Mtim != w.Mtim {
+		t.Errorf("%v, want %v", got.Mtim, w.Mtim)
+	}
+}
+
+// Two names that look alike once they are made valid UTF-8 are two files: that one was
+// cut off takes nothing from the other without a word.
+func TestUnpackTellsOfEveryNameThatLooksCut(t *testing.T) {
+	dir := t.TempDir()
+	problems := unpackTo(t, dir, false, archive(t, file("a\xff", "half"), file("a\xfe", "whole")), "a\uFFFD")
+	if len(problems) != 2 {
+		t.Errorf("%q: two files are left out, one of them perhaps whole", problems)
+	}
+	wantTree(t, dir, map[string]string{})
 }
 
 // Whatever an archive says, nothing is written outside of the directory, and no
