@@ -49,8 +49,8 @@ type FscryptEntry struct {
 	UID       uint32    `json:"uid"`
 	GID       uint32    `json:"gid"`
 	Links     uint32    `json:"links"`
-	Size      int64     `json:"size"` // bytes
-	Modified  time.Time `json:"modified"`
+	Size      int64     `json:"size"`     // bytes
+	Modified  time.Time `json:"modified"` // within the years 0 to 9999: the nearest
 	Inode     uint64    `json:"inode"`
 	Target    string    `json:"target,omitempty"` // of a symlink
 	Encrypted bool      `json:"encrypted"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -244,7 +245,7 @@ func (x *files) entry(path string, f *volume.File) control.FscryptEntry {
 	e := named(path)
 	e.Type = typeNames[f.Type]
 	e.Mode, e.UID, e.GID, e.Links = uint32(f.Mode&0o7777), f.UID, f.GID, f.Links
-	e.Size, e.Modified, e.Inode, e.Encrypted = f.Size, f.Modified, uint64(f.Inode), f.Encrypted
+	e.Size, e.Modified, e.Inode, e.Encrypted = f.Size, told(f.Modified), uint64(f.Inode), f.Encrypted
 	if p, ok := f.Policy(); ok {
 		e.Key, e.Locked = p.Key.String(), !f.HasKey()
 	}
@@ -256,6 +257,17 @@ func (x *files) entry(path string, f *volume.File) control.FscryptEntry {
 		e.Target = strings.ToValidUTF8(target, "\uFFFD")
 	}
 	return e
+}
+
+// The first and the last second that JSON has words for; f2fs has more.
+const firstTold, lastTold = -62167219200, 253402300799
+
+// told returns t, or the nearest time that JSON has words for.
+func told(t time.Time) time.Time {
+	if s := t.Unix(); s < firstTold || s > lastTold {
+		return time.Unix(min(max(s, firstTold), lastTold), 0).UTC()
+	}
+	return t
 }
 
 // writerFunc is an io.Writer, and remembers that its function failed: what is read goes

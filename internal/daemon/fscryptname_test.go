@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"encoding/json"
 	"testing"
+	"time"
 
 	"keyway/fscrypt"
 	"keyway/fscrypt/volume"
@@ -49,6 +51,21 @@ func TestMissingKeyHasAHint(t *testing.T) {
 	} {
 		if got := Hint(c.x.hint(c.err)); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)
+		}
+	}
+}
+
+// f2fs has 64 bits of seconds; JSON has years of four digits.
+func TestLateTimesCanBeTold(t *testing.T) {
+	x := &files{}
+	for _, sec := range []int64{1 << 40, 1<<63 - 1, -1 << 63, -1 << 40, 1234567890} {
+		f := &volume.File{Facts: volume.Facts{Type: volume.Regular, Modified: time.Unix(sec, 5).UTC()}}
+		e := x.entry("f", f)
+		if _, err := json.Marshal(e); err != nil {
+			t.Errorf("%d: %v", sec, err)
+		}
+		if sec == 1234567890 && !e.Modified.Equal(f.Modified) {
+			t.Errorf("%v, want %v", e.Modified, f.Modified)
 		}
 	}
 }
