@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,20 +86,31 @@ func (d *Daemon) enterWrite(name string) (done func(), err error) {
 	if err := d.inUse(m); err != nil {
 		return nil, err
 	}
+	busy := hint(fmt.Errorf("device %q: %w: another call writes to its file system", name, block.ErrBusy), "try again when it is done")
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.writing[m] {
-		return nil, hint(fmt.Errorf("device %q: %w: another call writes to its file system", name, block.ErrBusy), "try again when it is done")
+		d.mu.Unlock()
+		return nil, busy
 	}
 	if d.writing == nil {
 		d.writing = map[*dm.Mapped]bool{}
 	}
+	others := slices.Collect(maps.Keys(d.writing))
 	d.writing[m] = true
-	return func() {
+	d.mu.Unlock()
+	done = func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		delete(d.writing, m)
-	}, nil
+	}
+	// What is written through a table and beneath it may be the same blocks.
+	for _, o := range others {
+		if liesOn(o, m) || liesOn(m, o) {
+			done()
+			return nil, busy
+		}
+	}
+	return done, nil
 }
 
 // inUse reports who may have the file system on m mounted: a client of an export of m,

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"keyway/block"
 	"keyway/control"
 	"keyway/internal/secret"
 	"keyway/test/fixtures"
@@ -213,6 +214,32 @@ func TestFscryptWriteNotUnderClientsOfExports(t *testing.T) {
 			if time.Now().After(end) {
 				t.Fatal("the client has gone, and it is still refused")
 			}
+		}
+	}
+}
+
+// A call that writes keeps out those that write to what is above or beneath its device,
+// and no others.
+func TestFscryptWriteNotThroughTwoDevices(t *testing.T) {
+	d, _, _ := stripedFiles(t) // top is on a and b
+	for _, x := range []struct {
+		first, second string
+		busy          bool
+	}{{"top", "a", true}, {"b", "top", true}, {"top", "top", true}, {"a", "b", false}} {
+		done, err := d.enterWrite(x.first)
+		must(t, err)
+		again, err := d.enterWrite(x.second)
+		if got := errors.Is(err, block.ErrBusy); got != x.busy || err != nil && !got {
+			t.Errorf("%s under %s: %v", x.second, x.first, err)
+		}
+		if err == nil {
+			again()
+		}
+		done()
+		if again, err = d.enterWrite(x.second); err != nil {
+			t.Errorf("%s after %s: %v", x.second, x.first, err)
+		} else {
+			again()
 		}
 	}
 }
